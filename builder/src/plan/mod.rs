@@ -1,0 +1,5 @@
+//! From the AST and facts about bases to a [`Plan`].
+
+mod types;
+
+pub use types::*;

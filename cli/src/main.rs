@@ -1,0 +1,3 @@
+//! The `layeryard` binary.
+
+fn main() {}
