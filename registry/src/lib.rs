@@ -1,1 +1,16 @@
-//! Placeholder.
+//! The registry: the OCI distribution API and the build API over a content-addressed store.
+//!
+//! Four layers, each knowing only the next: [`http`] turns requests into typed calls and errors into answers;
+//! [`service`] is what a registry does, without HTTP; [`storage`] keeps bytes under names that are never reused;
+//! [`metadata`] keeps everything else. A blob is visible when its row is committed, which happens after its bytes are
+//! durable.
+
+mod config;
+mod http;
+mod metadata;
+mod server;
+mod service;
+mod storage;
+
+pub use config::{AccessConfig, Anonymous, Config, Limits, WorkerCommand};
+pub use server::{ServeError, Server};
