@@ -1,0 +1,194 @@
+//! `layeryard serve` on a free port with a data directory of its own.
+
+use std::fs::{self, File};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::http::Request;
+use super::paths;
+use super::tool::Tool;
+
+const START_SECONDS_MAX: u64 = 30;
+const STOP_SECONDS_MAX: u64 = 30;
+const POLL: Duration = Duration::from_millis(5);
+
+pub(crate) struct Server {
+    child: Option<Child>,
+    address: SocketAddr,
+    /// Programs and arguments before `layeryard serve`: taskset, strace.
+    prefix: Vec<String>,
+    dir: TempDir,
+}
+
+impl Server {
+    pub(crate) fn start() -> Self {
+        Self::start_under(&[])
+    }
+
+    /// Starts it as the last arguments of another program, which must not fork.
+    pub(crate) fn start_under(prefix: &[&str]) -> Self {
+        let dir = paths::scratch();
+        fs::create_dir(dir.path().join("data")).expect("make the data directory");
+        let mut server = Self {
+            child: None,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            prefix: prefix.iter().map(|&part| part.to_owned()).collect(),
+            dir,
+        };
+        server.launch();
+        server
+    }
+
+    /// The same data directory and port again.
+    pub(crate) fn restart(&mut self) {
+        assert!(self.child.is_none(), "the server still runs");
+        self.launch();
+    }
+
+    /// SIGKILL, as when the machine's memory runs out.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().expect("kill the server");
+            child.wait().expect("wait for the server");
+        }
+    }
+
+    /// SIGTERM and wait: the server must come to an end by itself.
+    pub(crate) fn stop(&mut self) {
+        let mut child = self.child.take().expect("the server runs");
+        let pid = Pid::from_child(&child);
+        kill_process(pid, Signal::TERM).expect("signal the server");
+        let deadline = Instant::now() + Duration::from_secs(STOP_SECONDS_MAX);
+        while child.try_wait().expect("wait for the server").is_none() {
+            if Instant::now() > deadline {
+                child.kill().expect("kill the server");
+                panic!("the server ignores SIGTERM\n{}", self.log());
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `127.0.0.1:PORT`, as image names begin.
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the server runs").id()
+    }
+
+    pub(crate) fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// Files beside the data directory, for the test's own use.
+    pub(crate) fn scratch(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("serve.log")).unwrap_or_default()
+    }
+
+    pub(crate) fn request(&self, method: &str, target: &str) -> Request {
+        Request::new(method, self.address, target)
+    }
+
+    /// `layeryard` as a client of this server.
+    pub(crate) fn layeryard<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Tool {
+        Tool::layeryard().env("LAYERYARD_SERVER", self.url()).args(args)
+    }
+
+    /// After whatever a test did to it, the server must still serve.
+    #[track_caller]
+    pub(crate) fn assert_healthy(&mut self) {
+        let child = self.child.as_mut().expect("the server runs");
+        if let Some(status) = child.try_wait().expect("look at the server") {
+            panic!("the server ended: {status}\n{}", self.log());
+        }
+        self.request("GET", "/v2/").send().expect(200);
+        let log = self.log();
+        assert!(!log.contains("panicked at"), "the server panicked:\n{log}");
+    }
+
+    fn launch(&mut self) {
+        let addresses = self.data_dir().join("run/addresses");
+        // A killed server leaves its file; ours is the one written from now on.
+        if let Err(error) = fs::remove_file(&addresses) {
+            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{}", addresses.display());
+        }
+        let log = File::options().create(true).append(true).open(self.dir.path().join("serve.log"));
+        let log = log.expect("open the server's log");
+        let binary = paths::layeryard();
+        let mut command = match self.prefix.split_first() {
+            None => Command::new(&binary),
+            Some((first, rest)) => {
+                let mut command = Command::new(first);
+                command.args(rest).arg(&binary);
+                command
+            }
+        };
+        command.arg("serve").arg("--listen").arg(self.address.to_string()).arg("--data-dir").arg(self.data_dir());
+        command.stdin(Stdio::null()).stdout(log.try_clone().expect("duplicate the log")).stderr(log);
+        command.env_remove("LAYERYARD_SERVER");
+        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        self.child = Some(child);
+        self.await_address(&addresses);
+    }
+
+    fn await_address(&mut self, addresses: &Path) {
+        let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
+        loop {
+            if let Ok(text) = fs::read_to_string(addresses)
+                && let Some(first) = text.lines().next()
+            {
+                let address = first.strip_prefix("http://").unwrap_or(first);
+                self.address = address.parse().unwrap_or_else(|error| panic!("address {first:?}: {error}"));
+                return;
+            }
+            let child = self.child.as_mut().expect("just started");
+            if let Some(status) = child.try_wait().expect("look at the server") {
+                panic!("the server did not start: {status}\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "the server names no address\n{}", self.log());
+            thread::sleep(POLL);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the server's last lines ---");
+            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+        }
+        if self.child.is_none() {
+            return;
+        }
+        // A clean stop takes the worker and its mounts along; one that hangs is killed.
+        if thread::panicking() {
+            let pid = Pid::from_child(self.child.as_ref().expect("checked above"));
+            let _ = kill_process(pid, Signal::TERM);
+            thread::sleep(Duration::from_millis(500));
+            self.kill();
+        } else {
+            self.stop();
+        }
+    }
+}
