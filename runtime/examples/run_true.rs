@@ -1,0 +1,56 @@
+//! Time from a specification to the exit status of `true`, run by run:
+//! `run_true [--bridge] [ROOTFS] [RUNS] [ZYGOTE-EXECUTABLE]` prints one number of milliseconds a line.
+#![expect(clippy::print_stdout, reason = "its output is its purpose")]
+
+use std::error::Error;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.first().is_some_and(|first| first == "zygote") {
+        runtime::zygote_main()
+    }
+    let bridge = arguments.first().is_some_and(|first| first == "--bridge");
+    arguments.drain(..usize::from(bridge));
+    let rootfs = arguments.first().map_or("/tmp/run-true/rootfs", String::as_str);
+    let runs: usize = arguments.get(1).map_or(Ok(100), |text| text.parse())?;
+    let zygote = runtime::Zygote::spawn()?;
+    let scratch = PathBuf::from(format!("/tmp/run-true-{}", std::process::id()));
+    let network = runtime::NetworkHandle::none();
+    for run in 0..runs {
+        let step = scratch.join(run.to_string());
+        for directory in ["upper", "work"] {
+            std::fs::create_dir_all(step.join(directory))?;
+        }
+        let begin = Instant::now();
+        let mount = overlay(Path::new(rootfs), &step)?;
+        let spec = runtime::Spec::run_step(vec!["true".into()], vec![], "/", runtime::User::root());
+        let stdio = runtime::Stdio { stdout: null()?, stderr: rustix::io::dup(std::io::stderr().as_fd())? };
+        let exit = zygote.start(&spec, mount.as_fd(), stdio, &network)?.wait()?;
+        println!("{:.3}", begin.elapsed().as_secs_f64() * 1000.0);
+        if !exit.success() {
+            return Err(exit.to_string().into());
+        }
+    }
+    std::fs::remove_dir_all(scratch)?;
+    Ok(())
+}
+
+fn null() -> std::io::Result<OwnedFd> {
+    Ok(std::fs::File::options().write(true).open("/dev/null")?.into())
+}
+
+fn overlay(lower: &Path, step: &Path) -> rustix::io::Result<OwnedFd> {
+    let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&context, "lowerdir", lower)?;
+    rustix::mount::fsconfig_set_string(&context, "upperdir", step.join("upper"))?;
+    rustix::mount::fsconfig_set_string(&context, "workdir", step.join("work"))?;
+    rustix::mount::fsconfig_set_flag(&context, "userxattr")?;
+    rustix::mount::fsconfig_set_flag(&context, "volatile")?;
+    rustix::mount::fsconfig_create(&context)?;
+    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+}
