@@ -152,10 +152,15 @@ pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
 #[track_caller]
 pub(crate) fn push_blob(server: &Server, repository: &str, bytes: &[u8]) -> String {
     let digest = sha256(bytes);
-    let target = format!("/v2/{repository}/blobs/uploads/?digest={digest}");
-    let post = server.request("POST", &target).header("Content-Type", "application/octet-stream");
-    post.body(bytes).send().expect(201);
+    let location = server.request("POST", &format!("/v2/{repository}/blobs/uploads/")).send().expect(202).location();
+    server.request("PUT", &with_digest(&location, &digest)).body(bytes).send().expect(201);
     digest
+}
+
+/// The `Location` of an upload session, closing with this digest.
+pub(crate) fn with_digest(location: &str, digest: &str) -> String {
+    let separator = if location.contains('?') { '&' } else { '?' };
+    format!("{location}{separator}digest={digest}")
 }
 
 pub(crate) fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {

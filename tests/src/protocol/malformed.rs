@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::image::{Image, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, descriptor, push_blob, sha256};
+use crate::harness::image::{Image, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, descriptor, push_blob, sha256, with_digest};
 use crate::harness::server::Server;
 
 #[test]
@@ -37,8 +37,7 @@ fn malformed_digests() {
         assert_eq!(post.status, 400, "POST {digest}: {}", post.text());
         post.expect_error(400, "DIGEST_INVALID");
         let location = server.request("POST", "/v2/app/blobs/uploads/").send().expect(202).location();
-        let separator = if location.contains('?') { '&' } else { '?' };
-        let put = server.request("PUT", &format!("{location}{separator}digest={digest}")).body("x").send();
+        let put = server.request("PUT", &with_digest(&location, digest)).body("x").send();
         put.expect_error(400, "DIGEST_INVALID");
         let referrers = server.request("GET", &format!("/v2/app/referrers/{digest}")).send();
         assert!([400, 404].contains(&referrers.status), "referrers {digest}: {}", referrers.status);

@@ -1,0 +1,30 @@
+# The targets people type. README.md says how to use Layeryard, CONTRIBUTING.md how to work on it.
+
+PEERS := tests/peers/install.sh
+CARGO := cargo
+
+.PHONY: run test lint bench peers
+
+# The server on localhost:5000 with its data in the user's data directory; ARGS="--listen … --data-dir …" changes that.
+run:
+	$(CARGO) run --release --bin layeryard -- serve $(ARGS)
+
+# Everything real: engines, clients, other registries. TESTS="build:: crash::" picks some of the end-to-end tests.
+test: peers
+	$(CARGO) build --workspace --bins --tests
+ifdef TESTS
+	$(CARGO) test --package layeryard-tests -- $(TESTS)
+else
+	$(CARGO) test --workspace --no-fail-fast
+endif
+
+peers:
+	$(PEERS) debian rootfs conformance clients distribution engine
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	bash -n tests/peers/install.sh .ci/run
+
+bench:
+	bench/run
