@@ -1,3 +1,60 @@
-//! The `layeryard` binary.
+//! The `layeryard` binary: parses, matches, delegates.
 
-fn main() {}
+mod args;
+mod config;
+mod dirs;
+mod failure;
+mod health;
+mod logging;
+mod output;
+mod serve;
+mod server;
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::{CommandFactory as _, Parser as _};
+
+use args::{Cli, Command};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Before any thread exists: what it clones must not inherit locks that nobody will ever release.
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|argument| argument == "zygote")
+    {
+        runtime::zygote_main();
+    }
+    let cli = Cli::parse();
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => failure::report(&error),
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Version => output::line(format_args!("layeryard {}", env!("CARGO_PKG_VERSION")))?,
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "layeryard", &mut script);
+            output::bytes(&script)?;
+        }
+        Command::Serve(args) => serve::run(args)?,
+        Command::Healthcheck { url } => block_on(health::run(&url))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs a client command: two threads are plenty beside the blocking ones that hash and compress.
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?
+        .block_on(future)
+}

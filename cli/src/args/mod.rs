@@ -1,0 +1,77 @@
+//! Flags as the user types them. Each command turns its own into values that are ready to use.
+
+mod serve;
+
+use clap::{Parser, Subcommand};
+use clap_complete::Shell;
+
+pub(crate) use serve::{LogFormat, ServeArgs};
+
+pub(crate) const DEFAULT_SERVER: &str = "http://localhost:5000";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    the operation failed (a build: a step failed, or the build could not run)
+  2    the command line or the configuration is wrong
+  130  cancelled
+
+Start with:
+  layeryard serve                    a registry on localhost:5000
+  layeryard build -t app .           an image made there from ./Dockerfile
+  docker run localhost:5000/app      the image runs";
+
+/// A private OCI registry that builds images.
+#[derive(Debug, Parser)]
+#[command(name = "layeryard", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Serve the registry and its builds
+    Serve(ServeArgs),
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: layeryard completions bash > /etc/bash_completion.d/layeryard")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Ask a server whether it is ready: exit code 0 if so
+    Healthcheck {
+        /// The server's address
+        #[arg(default_value = DEFAULT_SERVER, value_name = "URL")]
+        url: String,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_is_explained() {
+        for command in Cli::command().get_subcommands() {
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {}",
+                    command.get_name(),
+                    argument.get_id()
+                );
+            }
+        }
+    }
+}

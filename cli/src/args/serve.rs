@@ -1,0 +1,56 @@
+//! `layeryard serve`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use serde::Deserialize;
+
+const HELP: &str = "\
+Flags go before environment variables, those before the file, that before the defaults.
+
+Configuration file (TOML; every key is optional, unknown ones are refused):
+  listen = [\"127.0.0.1:5000\", \"[::1]:5000\"]   # addresses; default: both loopbacks
+  data_dir = \"/var/lib/layeryard\"
+  public_hosts = [\"registry.example.com\"]      # other names of this server, so that FROM with them is local
+
+  [log]
+  format = \"text\"            # or \"json\"
+  level = \"info\"             # error, warn, info, debug, trace, or per module as in RUST_LOG
+
+  [access]
+  anonymous = \"read-only\"    # or \"read-write\"; required for any address that is not loopback
+
+Examples:
+  layeryard serve
+  layeryard serve --listen 127.0.0.1:5001 --data-dir ./data
+  layeryard serve --config /etc/layeryard/layeryard.toml --log-format json";
+
+#[derive(Args, Clone, Debug, Default)]
+#[command(after_help = HELP)]
+pub(crate) struct ServeArgs {
+    /// Address to listen on, repeatable; port 0 takes a free one [default: 127.0.0.1:5000 and [::1]:5000]
+    #[arg(long, env = "LAYERYARD_LISTEN", value_delimiter = ',', value_name = "ADDR")]
+    pub(crate) listen: Vec<String>,
+    /// Directory of all data [default: /var/lib/layeryard as root, else $XDG_DATA_HOME/layeryard]
+    #[arg(long, env = "LAYERYARD_DATA_DIR", value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Configuration file, TOML
+    #[arg(long, env = "LAYERYARD_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Form of the log on standard error [default: text]
+    #[arg(long, env = "LAYERYARD_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    pub(crate) log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug, trace, or per module as in RUST_LOG [default: info]
+    #[arg(long, env = "LAYERYARD_LOG_LEVEL", value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum LogFormat {
+    /// Lines for people
+    #[default]
+    Text,
+    /// One JSON object a line
+    Json,
+}

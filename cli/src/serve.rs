@@ -1,0 +1,91 @@
+//! `layeryard serve`: the registry and the worker that it starts for builds.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use registry::{Server, WorkerCommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::args::{LogFormat, ServeArgs};
+use crate::config::{LogSettings, Settings};
+use crate::failure::Advice as _;
+use crate::{logging, output};
+
+/// The worker's log settings, in its environment.
+pub(crate) const LOG_FORMAT_ENV: &str = "LAYERYARD_LOG_FORMAT";
+pub(crate) const LOG_LEVEL_ENV: &str = "LAYERYARD_LOG_LEVEL";
+
+pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let mut settings = Settings::resolve(args)?;
+    settings.registry.worker = Some(worker_command(&settings.log));
+    let log = logging::start(&settings.log)?;
+    let served = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the asynchronous runtime")?
+        .block_on(serve(settings.registry));
+    drop(log);
+    served
+}
+
+async fn serve(config: registry::Config) -> anyhow::Result<()> {
+    // Installed before the ports are open, so that nobody who saw the server misses its clean stop.
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let data_dir = config.data_dir.clone();
+    let server = Server::start(config)
+        .await
+        .context("cannot start the server")
+        .hint("see `layeryard serve --help` for --listen and --data-dir")?;
+    banner(&server, &data_dir);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: running transfers are finished first");
+    };
+    server.run_until(stop).await.context("the server failed")
+}
+
+fn banner(server: &Server, data_dir: &std::path::Path) {
+    let addresses: Vec<String> = server
+        .addresses()
+        .iter()
+        .map(|address| format!("http://{address}"))
+        .collect();
+    output::note(format_args!(
+        "Layeryard {} serves on {}",
+        env!("CARGO_PKG_VERSION"),
+        addresses.join(" and ")
+    ));
+    output::note(format_args!("Data is in {}", data_dir.display()));
+    if let Some(address) = server
+        .addresses()
+        .iter()
+        .find(|address| address.ip().is_loopback())
+    {
+        let host = format!("localhost:{}", address.port());
+        output::note(format_args!(
+            "Push to it: docker push {host}/NAME   Build on it: layeryard build -t NAME ."
+        ));
+    }
+}
+
+/// This program again. `/proc/self/exe` is the running file even after an upgrade has replaced it on disk.
+fn worker_command(log: &LogSettings) -> WorkerCommand {
+    let format = match log.format {
+        LogFormat::Text => "text",
+        LogFormat::Json => "json",
+    };
+    WorkerCommand {
+        program: PathBuf::from("/proc/self/exe"),
+        args: vec!["worker".into()],
+        env: BTreeMap::from([
+            (OsString::from(LOG_FORMAT_ENV), OsString::from(format)),
+            (OsString::from(LOG_LEVEL_ENV), OsString::from(&log.level)),
+        ]),
+    }
+}
