@@ -1,0 +1,21 @@
+#!/usr/bin/env bash
+# Measures Layeryard against its peers and writes bench/README.md.
+#
+#   bench/run.sh [--quick] [--only NAME]... [--on-directory DIR]
+#
+# Needs root: file systems are mounted and containers run. Everything happens in a mount namespace of its own,
+# so nothing stays mounted and no space stays taken, however this ends.
+set -euo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+if [ "$(id -u)" -ne 0 ]; then
+    echo "bench: needs root, for mounts and containers: sudo $0 $*" >&2
+    exit 1
+fi
+export LAYERYARD_PEERS_DIR=${LAYERYARD_PEERS_DIR:-$HOME/.cache/layeryard-peers}
+
+tests/peers/install.sh debian rootfs distribution bench
+cargo build --release --locked -p layeryard -p layeryard-bench
+
+exec unshare --mount --propagation private -- \
+    target/release/bench --layeryard target/release/layeryard --report bench/README.md "$@"

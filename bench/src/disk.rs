@@ -1,0 +1,114 @@
+//! The file system under test, and what the disk below it can do by itself.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use tempfile::TempDir;
+
+use crate::content::BlobFamily;
+use crate::process::run;
+
+/// Size of the sparse file that carries a fresh file system.
+const IMAGE_BYTES: u64 = 48 << 30;
+
+/// A directory all servers of a measurement keep their data in. It vanishes with this value.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    root: PathBuf,
+    mounted: bool,
+    _directory: TempDir,
+}
+
+impl Disk {
+    /// A new ext4 on a loop device below `parent`. Its image is unlinked at once: the kernel frees everything with
+    /// the mount, which itself ends with the mount namespace `run.sh` made, however the bench ends.
+    pub(crate) fn fresh_ext4(parent: &Path) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("layeryard-bench-")
+            .tempdir_in(parent)?;
+        let (image, root) = (directory.path().join("image"), directory.path().join("mnt"));
+        File::create(&image)?.set_len(IMAGE_BYTES)?;
+        fs::create_dir(&root)?;
+        // Nothing may be written in the background while servers are measured: no late initialisation.
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1"])
+            .arg(&image))?;
+        run(Command::new("mount")
+            .args(["-o", "loop,noinit_itable"])
+            .args([&image, &root]))?;
+        let disk = Self {
+            root,
+            mounted: true,
+            _directory: directory,
+        };
+        fs::remove_file(&image)?;
+        Ok(disk)
+    }
+
+    /// A new directory on the file system that `parent` is on.
+    pub(crate) fn directory(parent: &Path) -> Result<Self> {
+        let directory = tempfile::Builder::new()
+            .prefix("layeryard-bench-")
+            .tempdir_in(parent)?;
+        Ok(Self {
+            root: directory.path().to_owned(),
+            mounted: false,
+            _directory: directory,
+        })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Writes back what is dirty, so that one server doesn't pay for another's writes.
+    pub(crate) fn settle(&self) -> Result<()> {
+        rustix::fs::syncfs(File::open(&self.root)?).context("syncfs failed")
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.mounted {
+            // Lazy: a server that is slow to end must not keep the mount point.
+            let _ = Command::new("umount").arg("--lazy").arg(&self.root).status();
+        }
+    }
+}
+
+/// The least any server has to do to keep a blob: write, fsync, rename, fsync of the directory.
+#[derive(Debug)]
+pub(crate) struct Floor {
+    directory: PathBuf,
+    next: AtomicU64,
+}
+
+impl Floor {
+    pub(crate) fn new(disk: &Disk) -> Result<Self> {
+        let directory = disk.root().join("floor");
+        fs::create_dir_all(&directory)?;
+        Ok(Self {
+            directory,
+            next: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn keep(&self, family: &BlobFamily) -> Result<()> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (partial, kept) = (
+            self.directory.join(format!("{number}.part")),
+            self.directory.join(number.to_string()),
+        );
+        let mut file = File::create_new(&partial)?;
+        for part in family.next_blob().parts() {
+            file.write_all(part)?;
+        }
+        file.sync_all()?;
+        fs::rename(&partial, &kept)?;
+        Ok(File::open(&self.directory)?.sync_all()?)
+    }
+}

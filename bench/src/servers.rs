@@ -1,0 +1,141 @@
+//! How each server is configured. Everything one keeps is below its own directory of the disk under test.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::disk::Disk;
+use crate::process::{Server, free_address};
+
+pub(crate) const LAYERYARD: &str = "layeryard";
+pub(crate) const NGINX: &str = "nginx";
+pub(crate) const DISTRIBUTION: &str = "distribution v3";
+
+/// Where the programs are.
+#[derive(Debug)]
+pub(crate) struct Programs {
+    pub(crate) layeryard: PathBuf,
+    /// The directory that tests/peers/install.sh fills.
+    pub(crate) peers: PathBuf,
+}
+
+impl Programs {
+    pub(crate) fn distribution_path(&self) -> PathBuf {
+        self.peers.join("bin/distribution")
+    }
+
+    pub(crate) fn busybox(&self) -> PathBuf {
+        self.peers.join("rootfs/busybox.tar")
+    }
+
+    /// A run of our own command line.
+    pub(crate) fn command(&self) -> Command {
+        Command::new(&self.layeryard)
+    }
+
+    /// As users run it: no configuration, log and metrics on.
+    pub(crate) fn layeryard(&self, disk: &Disk) -> Result<Server> {
+        let directory = new_directory(disk, "layeryard")?;
+        let address = free_address()?;
+        let mut command = Command::new(&self.layeryard);
+        command
+            .args(["serve", "--listen", &address.to_string(), "--data-dir"])
+            .arg(directory.join("data"));
+        Server::start(LAYERYARD, address, &command, &directory.join("log"), "/v2/")
+    }
+
+    /// The configuration of its own container image, on another address and directory.
+    pub(crate) fn distribution(&self, disk: &Disk) -> Result<Server> {
+        let directory = new_directory(disk, "distribution")?;
+        let address = free_address()?;
+        let configuration = directory.join("config.yml");
+        fs::write(
+            &configuration,
+            distribution_configuration(&directory.join("data"), address),
+        )?;
+        let mut command = Command::new(self.distribution_path());
+        command
+            .arg("serve")
+            .arg(&configuration)
+            .env("OTEL_TRACES_EXPORTER", "none");
+        Server::start(DISTRIBUTION, address, &command, &directory.join("log"), "/v2/")
+    }
+
+    /// Debian's nginx with sendfile and as many processes as processors. It serves the files below the returned
+    /// directory and logs nothing, which favours it.
+    pub(crate) fn nginx(&self, disk: &Disk) -> Result<(Server, PathBuf)> {
+        let directory = new_directory(disk, "nginx")?;
+        let root = directory.join("root");
+        fs::create_dir(&root)?;
+        let address = free_address()?;
+        let configuration = directory.join("nginx.conf");
+        fs::write(&configuration, nginx_configuration(&directory, &root, address))?;
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(&directory).arg("-c").arg(&configuration);
+        let server = Server::start(NGINX, address, &command, &directory.join("log"), "/")?;
+        Ok((server, root))
+    }
+}
+
+fn new_directory(disk: &Disk, name: &str) -> Result<PathBuf> {
+    let directory = disk.root().join(name);
+    fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
+    Ok(directory)
+}
+
+fn distribution_configuration(data: &Path, address: SocketAddr) -> String {
+    let data = data.display();
+    format!(
+        "version: 0.1
+log:
+  fields:
+    service: registry
+storage:
+  cache:
+    blobdescriptor: inmemory
+  filesystem:
+    rootdirectory: {data}
+http:
+  addr: {address}
+  headers:
+    X-Content-Type-Options: [nosniff]
+health:
+  storagedriver:
+    enabled: true
+    interval: 10s
+    threshold: 3
+"
+    )
+}
+
+fn nginx_configuration(directory: &Path, root: &Path, address: SocketAddr) -> String {
+    let (directory, root) = (directory.display(), root.display());
+    format!(
+        "daemon off;
+user root;
+worker_processes auto;
+pid {directory}/pid;
+error_log {directory}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+    sendfile on;
+    tcp_nopush on;
+    access_log off;
+    keepalive_requests 1000000000;
+    default_type application/octet-stream;
+    client_body_temp_path {directory}/temp-body;
+    proxy_temp_path {directory}/temp-proxy;
+    fastcgi_temp_path {directory}/temp-fastcgi;
+    uwsgi_temp_path {directory}/temp-uwsgi;
+    scgi_temp_path {directory}/temp-scgi;
+    server {{
+        listen {address};
+        root {root};
+    }}
+}}
+"
+    )
+}
