@@ -14,6 +14,7 @@ mod cgroup;
 mod error;
 mod exit;
 mod init;
+mod isolate;
 pub mod network;
 mod probe;
 mod spec;
@@ -24,6 +25,7 @@ mod zygote;
 
 pub use error::RuntimeError;
 pub use exit::Exit;
+pub use isolate::{IsolateError, hide_directory};
 pub use network::NetworkHandle;
 pub use probe::{MissingPermission, MissingPermissions, probe};
 pub use spec::{
