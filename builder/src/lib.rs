@@ -2,6 +2,10 @@
 //! `layer`, `context`). Knows no registry: see `services`.
 
 pub mod context;
+pub mod dockerfile;
 pub mod event;
+pub mod exec;
+pub mod layer;
 pub mod plan;
 pub mod services;
+pub mod snapshot;

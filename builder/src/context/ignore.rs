@@ -154,11 +154,7 @@ mod tests {
             &["src", "src/a/b.rs", "Cargo.toml"],
         );
         check("!keep\n*", &["keep"], &[]);
-        check(
-            "docs\n! docs/README.md",
-            &["docs", "docs/a"],
-            &["docs/README.md"],
-        );
+        check("docs\n! docs/README.md", &["docs", "docs/a"], &["docs/README.md"]);
     }
 
     #[test]
@@ -172,7 +168,11 @@ mod tests {
 
     #[test]
     fn escaped_names_and_the_byte_order_mark() {
-        check("\u{feff}first\n\\#hash\n\\!bang", &["first", "#hash", "!bang"], &[]);
+        check(
+            "\u{feff}first\n\\#hash\n\\!bang",
+            &["first", "#hash", "!bang"],
+            &[],
+        );
     }
 
     #[test]
@@ -195,10 +195,6 @@ mod tests {
         assert!(rules.can_skip_dir("a/z"));
         assert!(rules.can_skip_dir("b"));
         assert!(!rules.can_skip_dir("c"));
-        assert!(
-            !IgnoreRules::parse("*\n!**/keep")
-                .unwrap()
-                .can_skip_dir("deep/er")
-        );
+        assert!(!IgnoreRules::parse("*\n!**/keep").unwrap().can_skip_dir("deep/er"));
     }
 }

@@ -4,15 +4,9 @@ use std::collections::BTreeMap;
 
 use oci::{ContainerConfig, Platform};
 
-/// Where a text stands in its source: byte offsets and the first line, from 1.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
-    /// 0 is the Dockerfile; others are ONBUILD triggers of bases.
-    pub source: usize,
-    pub start: usize,
-    pub end: usize,
-    pub line: usize,
-}
+pub use crate::dockerfile::Span;
+
+use super::mount::Mount;
 
 /// Index into [`Plan::stages`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -42,6 +36,8 @@ pub struct Stage {
     pub steps: Vec<Step>,
     /// The image configuration's `config` after all steps: a fold over the base's.
     pub config: ContainerConfig,
+    /// MAINTAINER, the image configuration's `author`; `None` keeps the base's.
+    pub author: Option<String>,
     pub span: Span,
 }
 
@@ -86,8 +82,24 @@ pub struct Run {
     /// As in the configuration; empty is root.
     pub user: String,
     pub network: Network,
-    /// A heredoc with `#!`: the file is executed instead of `args`.
+    /// A heredoc that begins with `#!`: the content of an executable, read-only file (mode 0755, root's) under the
+    /// path [`SCRIPT_DIRECTORY`]`/NAME`, which is the last of `args`.
     pub script: Option<Vec<u8>>,
+    /// `--mount`. Always empty as long as [`super::supported`] refuses them.
+    pub mounts: Vec<Mount>,
+    pub security: Security,
+    /// `--device`, as written.
+    pub devices: Vec<String>,
+}
+
+/// Where a RUN sees the file of its heredoc script.
+pub const SCRIPT_DIRECTORY: &str = "/dev/pipes";
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Security {
+    #[default]
+    Sandbox,
+    Insecure,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -105,6 +117,8 @@ pub struct Copy {
     pub sources: Vec<String>,
     /// Heredoc files: name and content, mode 0644.
     pub inline: Vec<InlineFile>,
+    /// ADD of URLs and git repositories.
+    pub remote: Vec<Remote>,
     /// Absolute and cleaned. `dest_is_dir`: it ended in `/`, was `.`, or there are several sources.
     pub dest: String,
     pub dest_is_dir: bool,
@@ -122,7 +136,22 @@ pub struct Copy {
 pub enum CopyFrom {
     Context,
     Stage(StageId),
+    /// The reference as the planner asked for it, for the platform of the image ([`PlanInput::platform`]).
     Image(String),
+}
+
+/// A source of ADD that is neither in the context nor inline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remote {
+    Http {
+        url: String,
+        checksum: Option<String>,
+    },
+    Git {
+        url: String,
+        checksum: Option<String>,
+        keep_git_dir: bool,
+    },
 }
 
 #[derive(Clone, Debug)]

@@ -1,0 +1,3 @@
+//! RUN --mount.
+#[derive(Clone, Debug)]
+pub struct Mount;
