@@ -20,7 +20,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runs: usize = arguments.get(1).map_or(Ok(100), |text| text.parse())?;
     let zygote = runtime::Zygote::spawn()?;
     let scratch = PathBuf::from(format!("/tmp/run-true-{}", std::process::id()));
-    let network = runtime::NetworkHandle::none();
+    let (kind, network) = if bridge {
+        let resolver = runtime::network::Resolver::of_this_machine();
+        let config = runtime::network::BridgeConfig { id: scratch.display().to_string(), resolver, denied: vec![] };
+        let bridge = runtime::network::Bridge::start(&config)?;
+        (runtime::Network::Bridge, runtime::NetworkHandle::bridge(bridge))
+    } else {
+        (runtime::Network::None, runtime::NetworkHandle::none())
+    };
     for run in 0..runs {
         let step = scratch.join(run.to_string());
         for directory in ["upper", "work"] {
@@ -28,7 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let begin = Instant::now();
         let mount = overlay(Path::new(rootfs), &step)?;
-        let spec = runtime::Spec::run_step(vec!["true".into()], vec![], "/", runtime::User::root());
+        let mut spec = runtime::Spec::run_step(vec!["true".into()], vec![], "/", runtime::User::root());
+        spec.network = kind;
         let stdio = runtime::Stdio { stdout: null()?, stderr: rustix::io::dup(std::io::stderr().as_fd())? };
         let exit = zygote.start(&spec, mount.as_fd(), stdio, &network)?.wait()?;
         println!("{:.3}", begin.elapsed().as_secs_f64() * 1000.0);

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::CWD;
 use rustix::mount::{
-    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, mount_remount, move_mount,
-    open_tree,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, mount, mount_change, mount_remount,
+    move_mount, open_tree,
 };
 
 /// Why a directory could not be hidden.
@@ -24,13 +24,21 @@ pub struct IsolateError {
 /// read-only except for `keep`, directories directly in it. To be called before any other thread exists.
 pub fn hide_directory(directory: &Path, keep: &[&str]) -> Result<(), IsolateError> {
     let failed = |action| {
-        move |source: io::Error| IsolateError { directory: directory.to_owned(), action, source }
+        move |source: io::Error| IsolateError {
+            directory: directory.to_owned(),
+            action,
+            source,
+        }
     };
     unshare(CloneFlags::CLONE_NEWNS).map_err(|errno| failed("make a mount namespace")(errno.into()))?;
     // Unmounts of the host still arrive, so that we pin nothing; nothing of ours goes back.
-    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
-        .map_err(|errno| failed("cut mount propagation")(errno.into()))?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
+    mount_change(
+        "/",
+        MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC,
+    )
+    .map_err(|errno| failed("cut mount propagation")(errno.into()))?;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_RECURSIVE;
     let mut kept = Vec::new();
     for name in keep {
         let path = directory.join(name);
@@ -67,8 +75,10 @@ mod tests {
         let directory = data.path().to_owned();
         let hidden = std::thread::spawn(move || {
             hide_directory(&directory, &["builder", "run"]).unwrap();
-            let mut names: Vec<_> =
-                fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            let mut names: Vec<_> = fs::read_dir(&directory)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name())
+                .collect();
             names.sort();
             assert_eq!(names, ["builder", "run"]);
             assert!(fs::write(directory.join("new"), "").is_err());
@@ -84,7 +94,9 @@ mod tests {
     fn a_missing_directory_is_named() {
         let data = tempfile::tempdir().unwrap();
         let directory = data.path().to_owned();
-        let error = std::thread::spawn(move || hide_directory(&directory, &["absent"]).unwrap_err()).join().unwrap();
+        let error = std::thread::spawn(move || hide_directory(&directory, &["absent"]).unwrap_err())
+            .join()
+            .unwrap();
         assert!(error.to_string().contains("keep a directory"), "{error}");
     }
 }

@@ -38,13 +38,13 @@ const RTA_GATEWAY: u16 = 5;
 
 const UP: u32 = 1;
 /// Index of the loopback device in every new namespace.
-const LOOPBACK: i32 = 1;
+pub(crate) const LOOPBACK: i32 = 1;
 const ROUTE_HEADER_BYTES: usize = 12;
 const ADDRESS_HEADER_BYTES: usize = 8;
 const LINK_HEADER_BYTES: usize = 16;
 
-/// An IPv4 network in use on this machine.
-pub(crate) type Prefix = (Ipv4Addr, u8);
+/// An IPv4 network: address and length of the prefix.
+pub type Prefix = (Ipv4Addr, u8);
 
 /// An Ethernet address.
 pub(crate) type Mac = [u8; 6];
@@ -64,7 +64,7 @@ pub(crate) fn create_bridge(socket: &mut Socket, name: &str, mac: Mac, mtu: u32)
         .attribute(IFLA_ADDRESS, &mac)
         .attribute(IFLA_MTU, &mtu.to_ne_bytes())
         .nested(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
-    socket.request(without_ipv6_address(message))
+    socket.request(message)
 }
 
 /// One end `name` here, down, on the bridge `master`; the other end `peer` is born in `namespace`.
@@ -80,13 +80,11 @@ pub(crate) struct Veth<'a> {
 pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> io::Result<()> {
     let peer = |data: Message| {
         data.nested(VETH_INFO_PEER, |peer| {
-            let peer = peer
-                .raw(&link_header(libc::AF_UNSPEC, 0, 0))
+            peer.raw(&link_header(libc::AF_UNSPEC, 0, 0))
                 .text(IFLA_IFNAME, veth.peer)
                 .attribute(IFLA_ADDRESS, &veth.peer_mac)
                 .attribute(IFLA_MTU, &veth.mtu.to_ne_bytes())
-                .attribute(IFLA_NET_NS_FD, &veth.namespace.as_raw_fd().to_ne_bytes());
-            without_ipv6_address(peer)
+                .attribute(IFLA_NET_NS_FD, &veth.namespace.as_raw_fd().to_ne_bytes())
         })
     };
     let message = Message::new(NEWLINK, CREATE | EXCLUSIVE, &link_header(libc::AF_UNSPEC, 0, 0))
@@ -94,7 +92,7 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> io::Result<()
         .attribute(IFLA_MTU, &veth.mtu.to_ne_bytes())
         .attribute(IFLA_MASTER, &veth.master.to_ne_bytes())
         .nested(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, peer));
-    socket.request(without_ipv6_address(message))
+    socket.request(message)
 }
 
 /// Keeps a port from exchanging frames with other such ports of its bridge.
@@ -104,11 +102,17 @@ pub(crate) fn isolate_port(socket: &mut Socket, index: i32) -> io::Result<()> {
     socket.request(message)
 }
 
-/// A link-local address of ours would be a way around rules for IPv4.
-fn without_ipv6_address(message: Message) -> Message {
-    message.nested(IFLA_AF_SPEC, |families| {
-        families.nested(libc::AF_INET6 as u16, |v6| v6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]))
-    })
+/// Keeps a link that is still down from making itself a link-local address: a way around rules for IPv4. The
+/// kernel ignores this in the message that makes a link.
+pub(crate) fn disable_ipv6_address(socket: &mut Socket, index: i32) -> io::Result<()> {
+    let mode = |v6: Message| v6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
+    let message = Message::new(NEWLINK, 0, &link_header(libc::AF_UNSPEC, index, 0))
+        .nested(IFLA_AF_SPEC, |families| families.nested(libc::AF_INET6 as u16, mode));
+    match socket.request(message) {
+        // A kernel without IPv6.
+        Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+        result => result,
+    }
 }
 
 /// Removes a link. True: it existed.
@@ -166,8 +170,27 @@ fn parse_link(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-pub(crate) fn text(value: &[u8]) -> String {
+fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
+}
+
+/// Index of a link of the socket's namespace.
+pub(crate) fn index_of(socket: &mut Socket, name: &str) -> io::Result<i32> {
+    let found = links(socket)?.into_iter().find(|link| link.name == name);
+    found.map(|link| link.index).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// Packet size of the link the default route leaves by.
+pub(crate) fn default_route_mtu(socket: &mut Socket) -> io::Result<Option<u32>> {
+    let mut header = [0; ROUTE_HEADER_BYTES];
+    header[0] = libc::AF_INET as u8;
+    let routes = socket.dump(Message::new(GETROUTE, 0, &header))?;
+    let default = routes.iter().filter(|(_, body)| body.get(1) == Some(&0)).find_map(|(_, body)| {
+        let attributes = netlink::attributes(body.get(ROUTE_HEADER_BYTES..)?);
+        let (_, index) = attributes.into_iter().find(|(kind, _)| *kind == RTA_OIF)?;
+        Some(i32::from_ne_bytes(*index.first_chunk()?))
+    });
+    Ok(links(socket)?.into_iter().find(|link| Some(link.index) == default).map(|link| link.mtu))
 }
 
 /// Networks this machine has addresses in or routes to, without the default route.

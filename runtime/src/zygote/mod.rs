@@ -19,7 +19,7 @@ pub use server::zygote_main;
 use wire::{Attachments, Greeting, Reply, Request};
 
 use crate::cgroup::{self, Leaf};
-use crate::network::NetworkHandle;
+use crate::network::{Lease, NetworkHandle};
 use crate::spec::{MountKind, Network, Spec};
 use crate::step::{Step, StepParts, Stdio};
 use crate::{Exit, RuntimeError, init};
@@ -78,7 +78,7 @@ impl Zygote {
     ) -> Result<Step, RuntimeError> {
         let binds = open_binds(spec)?;
         let leaf = spec.cgroup.as_ref().map(Leaf::create).transpose()?.flatten();
-        let lease = match spec.network {
+        let mut lease = match spec.network {
             Network::None => None,
             Network::Bridge => Some(network.lease()?),
         };
@@ -101,13 +101,15 @@ impl Zygote {
             stderr: stdio.stderr.as_fd(),
             cgroup_v2: v2,
             cgroup_v1: procs,
-            network: lease.as_ref().map(|lease| lease.namespace()),
+            network: lease.as_ref().and_then(|lease| lease.namespace()),
             binds: binds.iter().map(AsFd::as_fd).collect(),
         };
         wire::send_request(self.inner.socket.as_fd(), &request, &attachments).map_err(socket_error)?;
         drop(attachments);
         drop((theirs, binds, stdio));
         let (pid, pidfd) = started(ours.as_fd())?;
+        // The child holds it as its own by now.
+        lease.iter_mut().for_each(Lease::entered);
         Ok(Step::new(StepParts { pid, pidfd, control: ours, leaf, lease }))
     }
 
