@@ -8,7 +8,7 @@
 //! | `GET /api/v1/builds` / `GET /api/v1/builds/{id}` | user | → [`BuildStatus`] (a list) |
 //! | `GET /api/v1/builds/{id}/events?after=SEQ` | user | → NDJSON stream of [`NumberedEvent`], ends with the build; empty lines keep it alive |
 //! | `DELETE /api/v1/builds/{id}` | user | → 202, cancels |
-//! | `POST /api/v1/jobs/lease` | worker | waits up to 30 s → 200 [`Job`] or 204 |
+//! | `POST /api/v1/jobs/lease` | worker | [`LeaseRequest`], waits up to 30 s → 200 [`Job`] or 204 |
 //! | `POST /api/v1/builds/{id}/events` | worker | [`EventBatch`] → 200 [`Control`] |
 //! | `GET /api/v1/builds/{id}/control?wait_seconds=N` | worker | waits for a cancel → [`Control`] |
 //! | `POST /api/v1/builds/{id}/result` | worker | [`BuildOutcome`] → 204 |
@@ -180,6 +180,15 @@ pub struct EventBatch {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Control {
     pub cancelled: bool,
+}
+
+/// A worker that asks for work tells about itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseRequest {
+    pub version: String,
+    /// What a RUN needs and the worker lacks, each a sentence with its remedy. Empty: it can build.
+    #[serde(default)]
+    pub missing: Vec<String>,
 }
 
 /// A leased build, all that a worker is told.

@@ -1,0 +1,190 @@
+//! Which addresses a server-side fetch may connect to: a build names the registry, but the connection comes from the
+//! server's network position (decisions/builder.md, 0.12).
+//!
+//! The check happens after DNS, on the very addresses that are connected to, so that a name that changes its address
+//! between check and connect gains nothing.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use url::{Host, Url};
+
+/// Names remembered with their ports. Beyond this all are forgotten; a request under way then fails, none slips by.
+const NAMES_MAX: usize = 4096;
+
+/// Refuses link-local, unspecified and multicast addresses and the server's own listeners.
+#[derive(Debug, Default)]
+pub struct Guard {
+    listeners: Mutex<Vec<SocketAddr>>,
+    /// The ports that requests to a name use: a resolver is told the name alone.
+    ports: Mutex<HashMap<String, BTreeSet<u16>>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("refuses to connect to {host} ({address}): {reason}")]
+pub struct AddressRefused {
+    pub host: String,
+    pub address: String,
+    pub reason: &'static str,
+}
+
+impl Guard {
+    /// A guard that knows the server's own listeners; one at an unspecified address stands for all local addresses.
+    pub fn new(listeners: Vec<SocketAddr>) -> Arc<Self> {
+        Arc::new(Self {
+            listeners: Mutex::new(listeners),
+            ports: Mutex::default(),
+        })
+    }
+
+    /// Checks a literal address at once; registers a name so that its addresses are checked when it is resolved.
+    pub(crate) fn admit(&self, url: &Url) -> Result<(), AddressRefused> {
+        let port = url.port_or_known_default().unwrap_or(0);
+        let literal = match url.host() {
+            Some(Host::Ipv4(address)) => IpAddr::V4(address),
+            Some(Host::Ipv6(address)) => IpAddr::V6(address),
+            Some(Host::Domain(name)) => {
+                let mut ports = self.ports.lock();
+                if ports.len() >= NAMES_MAX && !ports.contains_key(name) {
+                    ports.clear();
+                }
+                ports.entry(name.to_ascii_lowercase()).or_default().insert(port);
+                return Ok(());
+            }
+            None => return Err(refusal(url.as_str(), "none", "the URL has no host")),
+        };
+        self.check(&literal.to_string(), literal, port)
+    }
+
+    fn check(&self, host: &str, address: IpAddr, port: u16) -> Result<(), AddressRefused> {
+        // An IPv4 address inside an IPv6 one reaches the same machine.
+        let address = address.to_canonical();
+        let refuse = |reason| Err(refusal(host, &address.to_string(), reason));
+        let link_local = match address {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unicast_link_local(),
+        };
+        if link_local {
+            return refuse("link-local addresses hold cloud metadata services");
+        }
+        if address.is_unspecified() {
+            return refuse("the unspecified address means this machine");
+        }
+        if address.is_multicast() || address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST) {
+            return refuse("not the address of one machine");
+        }
+        let listeners = self.listeners.lock();
+        let own = listeners.iter().any(|listener| {
+            let at = listener.ip().to_canonical();
+            listener.port() == port && (at == address || (at.is_unspecified() && is_local(address)))
+        });
+        if own {
+            return refuse("it is this server itself");
+        }
+        Ok(())
+    }
+
+    fn check_name(&self, name: &str, addresses: Vec<SocketAddr>) -> Result<Vec<SocketAddr>, AddressRefused> {
+        let ports = self
+            .ports
+            .lock()
+            .get(&name.to_ascii_lowercase())
+            .cloned()
+            .ok_or_else(|| refusal(name, "unresolved", "the name was not admitted"))?;
+        // One bad address condemns the name: an honest one has none.
+        for address in &addresses {
+            for port in &ports {
+                self.check(name, address.ip(), *port)?;
+            }
+        }
+        Ok(addresses)
+    }
+}
+
+/// A [`Guard`] as reqwest's resolver.
+pub(crate) struct GuardedResolver(pub(crate) Arc<Guard>);
+
+impl Resolve for GuardedResolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let guard = Arc::clone(&self.0);
+        Box::pin(async move {
+            let addresses: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let checked = guard.check_name(name.as_str(), addresses)?;
+            Ok(Box::new(checked.into_iter()) as Addrs)
+        })
+    }
+}
+
+/// Whether an address is this machine's: only then can a socket be bound to it.
+fn is_local(address: IpAddr) -> bool {
+    address.is_loopback() || UdpSocket::bind((address, 0)).is_ok()
+}
+
+fn refusal(host: &str, address: &str, reason: &'static str) -> AddressRefused {
+    AddressRefused {
+        host: host.to_owned(),
+        address: address.to_owned(),
+        reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admits(guard: &Guard, url: &str) -> bool {
+        guard.admit(&url.parse().unwrap()).is_ok()
+    }
+
+    #[test]
+    fn metadata_services_and_own_listeners_are_refused() {
+        let guard = Guard::new(vec![
+            "127.0.0.1:5000".parse().unwrap(),
+            "0.0.0.0:5001".parse().unwrap(),
+        ]);
+        for refused in [
+            "http://169.254.169.254/",
+            "http://0xa9fea9fe/",
+            "http://[fe80::1]/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://0.0.0.0:5002/",
+            "http://[::]/",
+            "http://224.0.0.1/",
+            "http://127.0.0.1:5000/",
+            "http://[::ffff:127.0.0.1]:5000/",
+            "http://127.0.0.1:5001/",
+        ] {
+            assert!(!admits(&guard, refused), "{refused}");
+        }
+        for admitted in [
+            "http://127.0.0.1:5002/",
+            "http://192.0.2.1:5001/",
+            "https://10.0.0.1/",
+        ] {
+            assert!(admits(&guard, admitted), "{admitted}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_judged_by_what_it_resolves_to() {
+        let guard = Guard::new(vec!["127.0.0.1:5000".parse().unwrap()]);
+        let loopback = vec!["127.0.0.1:0".parse().unwrap()];
+        assert!(
+            guard.check_name("evil.test", loopback.clone()).is_err(),
+            "never admitted"
+        );
+        assert!(admits(&guard, "http://evil.test:5002/"));
+        assert!(guard.check_name("evil.test", loopback.clone()).is_ok());
+        assert!(admits(&guard, "http://EVIL.test:5000/"));
+        assert!(guard.check_name("evil.test", loopback).is_err());
+        let metadata = vec![
+            "93.184.216.34:0".parse().unwrap(),
+            "169.254.169.254:0".parse().unwrap(),
+        ];
+        assert!(admits(&guard, "https://rebind.test/"));
+        assert!(guard.check_name("rebind.test", metadata).is_err());
+    }
+}
