@@ -11,7 +11,7 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 pub const DEFAULT_HOSTNAME: &str = "layeryard";
 
 /// Size of /dev/shm: Docker's.
-pub const DEFAULT_SHM_SIZE_BYTES: u64 = 64 << 20;
+pub(crate) const DEFAULT_SHM_SIZE_BYTES: u64 = 64 << 20;
 
 /// Soft and hard limit of open files; the hard one is lowered to what this process may hand out.
 const NOFILE_SOFT: u64 = 1024;

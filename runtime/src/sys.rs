@@ -118,19 +118,40 @@ pub(crate) fn close_all_but(first: RawFd, keep: RawFd) -> io::Result<()> {
 
 /// Gives every signal its default action and unblocks all: Rust programs ignore SIGPIPE, a command must not.
 pub(crate) fn reset_signals() {
-    // SAFETY: both structures are plain data for which all-zeroes is valid (SIG_DFL, no flags, empty mask) and
-    // outlive the calls; no handler is installed, so no code runs asynchronously. Numbers that can't be
-    // changed (SIGKILL, SIGSTOP, libc's own) fail with EINVAL, which is what we want.
-    unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
-        for signal in 1..=64 {
-            libc::sigaction(signal, &raw const default, std::ptr::null_mut());
+    /// The kernel's own structure, which is not libc's: handler, flags, restorer, mask; all zero is SIG_DFL.
+    #[repr(C)]
+    struct KernelSigaction([u64; 4]);
+    let default = KernelSigaction([0; 4]);
+    for signal in 1..=SIGNALS {
+        // SAFETY: `default` outlives the call and is at least as large as the kernel's structure, the old
+        // action isn't asked for, and no handler is installed. By system call, because libc refuses to touch
+        // the two signals it uses itself. SIGKILL and SIGSTOP fail with EINVAL, which is what we want.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigaction,
+                signal,
+                &raw const default,
+                std::ptr::null::<KernelSigaction>(),
+                SIGNAL_SET_BYTES,
+            );
         }
-        let mut none: libc::sigset_t = std::mem::zeroed();
-        libc::sigemptyset(&raw mut none);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut());
+    }
+    let none = 0_u64;
+    // SAFETY: `none` outlives the call and has the size the kernel is told; the old mask isn't asked for.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const none,
+            std::ptr::null::<u64>(),
+            SIGNAL_SET_BYTES,
+        );
     }
 }
+
+/// Number of signals, and size of the kernel's set of them.
+const SIGNALS: libc::c_int = 64;
+const SIGNAL_SET_BYTES: usize = 8;
 
 /// Leaves the session keyring of the caller: keys of the host are not the step's business.
 pub(crate) fn join_new_session_keyring() -> io::Result<()> {

@@ -11,7 +11,6 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, O
 pub(crate) struct Attributes(MountAttrFlags);
 
 impl Attributes {
-    pub(crate) const NONE: Self = Self(MountAttrFlags::empty());
     pub(crate) const RDONLY: Self = Self(MountAttrFlags::MOUNT_ATTR_RDONLY);
     pub(crate) const NOSUID: Self = Self(MountAttrFlags::MOUNT_ATTR_NOSUID);
     pub(crate) const NODEV: Self = Self(MountAttrFlags::MOUNT_ATTR_NODEV);

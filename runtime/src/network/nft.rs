@@ -73,7 +73,7 @@ pub(super) fn install(socket: &mut Socket, rules: &Rules<'_>) -> io::Result<()> 
         add("prerouting", expressions);
     }
     for (network, length) in rules.denied {
-        add("prerouting", [destination(*network, *length), vec![verdict(DROP)]].concat());
+        add("prerouting", [ipv4(), destination(*network, *length), vec![verdict(DROP)]].concat());
     }
     add("prerouting", vec![destination_type(), cmp(EQUAL, &LOCAL.to_ne_bytes()), verdict(DROP)]);
 

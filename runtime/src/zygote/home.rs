@@ -30,7 +30,8 @@ pub(crate) fn enter() -> Result<(), HomeError> {
     let none: Option<&str> = None;
     nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .during("make mounts private")?;
-    let root = filesystem::make("tmpfs", &[("mode", "755"), ("size", "64k")], Attributes::NOSUID)
+    let attributes = Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
+    let root = filesystem::make("tmpfs", &[("mode", "755"), ("size", "64k")], attributes)
         .during("make a tmpfs")?;
     let devices = open_devices()?;
     for directory in ["dev", "empty", "root"] {
