@@ -27,4 +27,4 @@ lint:
 	bash -n tests/peers/install.sh .ci/run
 
 bench:
-	bench/run
+	bench/run.sh $(ARGS)

@@ -37,9 +37,14 @@ impl Disk {
         run(Command::new("mkfs.ext4")
             .args(["-q", "-F", "-E", "lazy_itable_init=1,lazy_journal_init=1"])
             .arg(&image))?;
-        run(Command::new("mount")
-            .args(["-o", "loop,noinit_itable"])
-            .args([&image, &root]))?;
+        let device = attach(&image)?;
+        let mounted = run(Command::new("mount")
+            .args(["-o", "noinit_itable"])
+            .arg(&device)
+            .arg(&root));
+        // Detached now, it goes with the mount.
+        run(Command::new("losetup").args(["--detach", &device]))?;
+        mounted?;
         let disk = Self {
             root,
             mounted: true,
@@ -69,6 +74,14 @@ impl Disk {
     pub(crate) fn settle(&self) -> Result<()> {
         rustix::fs::syncfs(File::open(&self.root)?).context("syncfs failed")
     }
+}
+
+/// Attaches a file to a loop device past the page cache: pages kept twice and written late would hide the disk.
+fn attach(image: &Path) -> Result<String> {
+    let device = run(Command::new("losetup")
+        .args(["--find", "--show", "--direct-io=on"])
+        .arg(image))?;
+    Ok(device.trim().to_owned())
 }
 
 impl Drop for Disk {

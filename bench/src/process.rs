@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -169,17 +169,6 @@ pub(crate) fn run(command: &mut Command) -> Result<String> {
         output.status
     );
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// Runs a command to its end without looking at its output.
-pub(crate) fn run_quietly(command: &mut Command) -> Result<ExitStatus> {
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    command
-        .status()
-        .with_context(|| format!("cannot run {command:?}"))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::Bench;
 use crate::disk::Disk;
 use crate::load::Work;
 use crate::measure::{Contestant, Measurement, Ratio, Unit, measure};
-use crate::process::{Server, run, run_quietly};
+use crate::process::{Server, run};
 use crate::servers::LAYERYARD;
 
 /// "At most half of crun's run."
@@ -106,13 +106,10 @@ fn overlay(lower: &Path, scratch: &Path) -> rustix::io::Result<OwnedFd> {
 
 fn crun_run(bundle: &Path) -> Result<()> {
     let name = format!("layeryard-bench-{}", std::process::id());
-    let status = run_quietly(
-        Command::new("crun")
-            .args(["run", "--bundle"])
-            .arg(bundle)
-            .arg(name),
-    )?;
-    ensure!(status.success(), "crun ended with {status}");
+    run(Command::new("crun")
+        .args(["run", "--bundle"])
+        .arg(bundle)
+        .arg(name))?;
     Ok(())
 }
 
