@@ -18,7 +18,9 @@
 //! | `POST /api/v1/repositories/{name}/memos/lookup` | worker | [`CacheLookup`] → [`MemosFound`] |
 //! | `PUT /api/v1/repositories/{name}/memos/{key}` | worker | JSON string → 204 |
 //!
-//! Errors are [`ErrorBody`], as under `/v2`.
+//! Errors are [`ErrorBody`], as under `/v2`. When a build ends or is cancelled its token is revoked: a worker that gets a
+//! 401 for a build's call drops that build. A worker waits on `control` all the time; silence means that it is gone.
+//! Cache and memo keys are 64 lower-case hex digits on the wire.
 
 use std::collections::BTreeMap;
 
@@ -220,6 +222,9 @@ pub struct ResolvedReference {
     /// Where it came from; none: it is this registry's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upstream: Option<String>,
+    /// What the user should know: the upstream could not be asked and an image fetched earlier is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub warning: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

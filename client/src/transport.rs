@@ -41,6 +41,8 @@ pub(crate) struct Call {
     pub(crate) what: String,
     /// How long the answer's head may take; none for bodies of unknown length.
     pub(crate) timeout: Option<Duration>,
+    /// Asks again where the answer's status speaks of a moment.
+    pub(crate) patient: bool,
 }
 
 pub(crate) enum Payload {
@@ -101,6 +103,7 @@ impl Transport {
             scopes,
             what: what.into(),
             timeout: Some(ANSWER_TIMEOUT),
+            patient: true,
         }
     }
 
@@ -142,7 +145,7 @@ impl Transport {
                     }
                     None
                 }
-                Ok(answer) if retry::is_transient(answer.status()) => {
+                Ok(answer) if call.patient && retry::is_transient(answer.status()) => {
                     retry::pause(attempt, Some(answer.headers()))
                 }
                 Err(Error::Unreachable { .. } | Error::TimedOut { .. }) => retry::pause(attempt, None),

@@ -69,8 +69,9 @@ impl Api {
             "/api/v1/images/resolve",
             format!("image {}", request.reference),
         );
-        // The server may have to fetch gigabytes.
+        // The server may have to fetch gigabytes, and has tried often enough when it gives up.
         call.timeout = None;
+        call.patient = false;
         self.exchange(call, Some(request), &[StatusCode::OK]).await
     }
 }

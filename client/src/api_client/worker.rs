@@ -1,8 +1,10 @@
 //! Calls of workers: jobs, a build's events and result, the step cache, contexts.
 
+use std::collections::BTreeMap;
+
 use futures::TryStreamExt as _;
 use http::Method;
-use oci::RepoName;
+use oci::{Digest, RepoName};
 use reqwest::StatusCode;
 
 use super::{Api, long_poll, read_json, with_json};
@@ -89,12 +91,32 @@ impl Api {
     pub async fn find_memos(&self, repository: &RepoName, lookup: &CacheLookup) -> Result<MemosFound, Error> {
         let path = format!("/api/v1/repositories/{repository}/memos/lookup");
         let call = self.call(Method::POST, &path, format!("memos of {repository}"));
-        self.exchange(call, Some(lookup), &[StatusCode::OK]).await
+        let mut names: BTreeMap<String, String> = lookup
+            .keys
+            .iter()
+            .map(|key| (memo_key(key), key.clone()))
+            .collect();
+        let hashed = CacheLookup {
+            keys: names.keys().cloned().collect(),
+        };
+        let found: MemosFound = self.exchange(call, Some(&hashed), &[StatusCode::OK]).await?;
+        let named = found
+            .memos
+            .into_iter()
+            .filter_map(|(key, value)| Some((names.remove(&key)?, value)));
+        Ok(MemosFound {
+            memos: named.collect(),
+        })
     }
 
     pub async fn put_memo(&self, repository: &RepoName, key: &str, value: &str) -> Result<(), Error> {
-        let path = format!("/api/v1/repositories/{repository}/memos/{key}");
+        let path = format!("/api/v1/repositories/{repository}/memos/{}", memo_key(key));
         let call = self.call(Method::PUT, &path, format!("memos of {repository}"));
         self.tell(call, Some(&value), &[StatusCode::NO_CONTENT]).await
     }
+}
+
+/// Memo keys are free text, paths are not: on the wire stands the key's hash.
+fn memo_key(key: &str) -> String {
+    Digest::sha256(key.as_bytes()).hex()
 }

@@ -191,7 +191,7 @@ impl Registry {
 }
 
 /// The child of an index that runs on `platform`.
-pub(crate) fn choose_platform<'a>(
+pub fn choose_platform<'a>(
     place: &Place,
     index: &'a Manifest,
     platform: &Platform,

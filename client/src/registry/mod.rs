@@ -23,7 +23,7 @@ use crate::transport::Transport;
 pub use blobs::{ByteStream, into_reader};
 pub use lists::Page;
 pub(crate) use manifests::read_limited;
-pub use manifests::{FetchedManifest, MANIFEST_BYTES_MAX};
+pub use manifests::{FetchedManifest, MANIFEST_BYTES_MAX, choose_platform};
 pub(crate) use push::watched;
 pub use push::{BlobSource, BytesSource, FileSource};
 pub use upload::Upload;
