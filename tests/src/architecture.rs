@@ -49,17 +49,38 @@ fn violations_are_found() {
         fs::create_dir_all(path.parent().expect("a directory")).expect("make a directory");
         fs::write(path, text).expect("write a file");
     };
-    write("Cargo.toml", "[workspace]\nmembers = [\"oci\", \"registry\", \"builder\"]\n");
-    write("oci/Cargo.toml", "[target.'cfg(unix)'.dev-dependencies]\nclient.workspace = true\n");
-    write("oci/src/lib.rs", "// axum, unsafe\nconst S: &str = r#\"sqlx \" nix\"#; fn a<'a>(c: char) { c == '\"'; }\n");
-    write("registry/Cargo.toml", "[dependencies]\nx = { package = \"layeryard-builder\", path = \"../builder\" }\n");
+    write(
+        "Cargo.toml",
+        "[workspace]\nmembers = [\"oci\", \"registry\", \"builder\"]\n",
+    );
+    write(
+        "oci/Cargo.toml",
+        "[target.'cfg(unix)'.dev-dependencies]\nclient.workspace = true\n",
+    );
+    write(
+        "oci/src/lib.rs",
+        "// axum, unsafe\nconst S: &str = r#\"sqlx \" nix\"#; fn a<'a>(c: char) { c == '\"'; }\n",
+    );
+    write(
+        "registry/Cargo.toml",
+        "[dependencies]\nx = { package = \"layeryard-builder\", path = \"../builder\" }\n",
+    );
     write("registry/src/service.rs", "use axum::Router;\n");
-    write("registry/src/http/mod.rs", "use axum::Router;\n/* /* */ unsafe */");
+    write(
+        "registry/src/http/mod.rs",
+        "use axum::Router;\n/* /* */ unsafe */",
+    );
     write("builder/Cargo.toml", "[dependencies]\noci.workspace = true\n");
-    write("builder/src/exec.rs", "fn f() {\n    unsafe { ::libc::getpid() };\n}\n");
+    write(
+        "builder/src/exec.rs",
+        "fn f() {\n    unsafe { ::libc::getpid() };\n}\n",
+    );
     write("builder/src/layer/x.rs", "use {nix, libc};\n");
 
-    assert_eq!(wrong_imports(tree.path()), ["oci depends on client", "registry depends on builder"]);
+    assert_eq!(
+        wrong_imports(tree.path()),
+        ["oci depends on client", "registry depends on builder"]
+    );
     let places = [
         "builder/src/exec.rs:2: libc belongs to runtime, builder/src/snapshot, builder/src/layer",
         "builder/src/exec.rs:2: unsafe belongs to runtime/src/sys.rs",
@@ -94,14 +115,32 @@ fn workspace_dependencies(manifest: &toml::Table) -> Vec<String> {
         let Some(table) = value.as_table() else { continue };
         if key.ends_with("dependencies") {
             for (name, specification) in table {
-                let package = specification.get("package").and_then(toml::Value::as_str).unwrap_or(name);
+                let package = specification
+                    .get("package")
+                    .and_then(toml::Value::as_str)
+                    .unwrap_or(name);
                 let short = package.strip_prefix("layeryard-").unwrap_or(package);
-                if ["oci", "client", "registry", "builder", "runtime", "layeryard", "tests"].contains(&short) {
+                if [
+                    "oci",
+                    "client",
+                    "registry",
+                    "builder",
+                    "runtime",
+                    "layeryard",
+                    "tests",
+                ]
+                .contains(&short)
+                {
                     found.push(short.to_owned());
                 }
             }
         } else if key == "target" {
-            found.extend(table.values().filter_map(toml::Value::as_table).flat_map(workspace_dependencies));
+            found.extend(
+                table
+                    .values()
+                    .filter_map(toml::Value::as_table)
+                    .flat_map(workspace_dependencies),
+            );
         }
     }
     found
@@ -122,7 +161,11 @@ fn wrong_places(root: &Path) -> Vec<String> {
                 if let Some(allowed) = places.get(word)
                     && !allowed.iter().any(|place| relative.starts_with(place))
                 {
-                    wrong.push(format!("{}:{line}: {word} belongs to {}", relative.display(), allowed.join(", ")));
+                    wrong.push(format!(
+                        "{}:{line}: {word} belongs to {}",
+                        relative.display(),
+                        allowed.join(", ")
+                    ));
                 }
             }
         }
@@ -132,11 +175,17 @@ fn wrong_places(root: &Path) -> Vec<String> {
 
 fn members(root: &Path) -> Vec<String> {
     let workspace = read_toml(&root.join("Cargo.toml"));
-    let members = workspace["workspace"]["members"].as_array().expect("a list of members");
-    members.iter().map(|member| member.as_str().expect("a path").to_owned()).collect()
+    let members = workspace["workspace"]["members"]
+        .as_array()
+        .expect("a list of members");
+    members
+        .iter()
+        .map(|member| member.as_str().expect("a path").to_owned())
+        .collect()
 }
 
 fn read_toml(path: &Path) -> toml::Table {
     let text = fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    text.parse().unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    text.parse()
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }

@@ -33,18 +33,37 @@ fn skopeo() {
     let image = Image::multi_platform(300);
     let from = layout(&server, &image);
     let name = format!("docker://{}/skopeo/app:v1", server.host());
-    let copy = ["copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false"];
+    let copy = [
+        "copy",
+        "--all",
+        "--src-tls-verify=false",
+        "--dest-tls-verify=false",
+    ];
     let skopeo = || Tool::debian("skopeo").args(["--insecure-policy", "--override-os=linux"]);
-    skopeo().args(copy).arg(format!("oci:{}:v1", from.display())).arg(&name).ok();
+    skopeo()
+        .args(copy)
+        .arg(format!("oci:{}:v1", from.display()))
+        .arg(&name)
+        .ok();
     image.assert_on(&server, "skopeo/app", "v1");
 
     let to = server.scratch().join("out");
-    skopeo().args(copy).arg(&name).arg(format!("oci:{}:v1", to.display())).ok();
+    skopeo()
+        .args(copy)
+        .arg(&name)
+        .arg(format!("oci:{}:v1", to.display()))
+        .ok();
     assert_layout(&to, &image);
-    let tags = skopeo().args(["list-tags", "--tls-verify=false"]).arg(name.trim_end_matches(":v1")).ok();
+    let tags = skopeo()
+        .args(["list-tags", "--tls-verify=false"])
+        .arg(name.trim_end_matches(":v1"))
+        .ok();
     assert!(tags.contains("\"v1\""), "{tags}");
     skopeo().args(["delete", "--tls-verify=false"]).arg(&name).ok();
-    skopeo().args(["inspect", "--tls-verify=false"]).arg(&name).fails();
+    skopeo()
+        .args(["inspect", "--tls-verify=false"])
+        .arg(&name)
+        .fails();
 }
 
 #[test]
@@ -54,16 +73,26 @@ fn podman() {
     let storage = server.scratch().join("podman");
     let podman = || {
         let podman = Tool::debian("podman").arg("--root").arg(storage.join("root"));
-        podman.arg("--runroot").arg(storage.join("run")).args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs"])
+        podman
+            .arg("--runroot")
+            .arg(storage.join("run"))
+            .args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs"])
     };
-    podman().args(["import", "-q"]).arg(crate::harness::paths::rootfs("busybox")).arg(&image).ok();
+    podman()
+        .args(["import", "-q"])
+        .arg(crate::harness::paths::rootfs("busybox"))
+        .arg(&image)
+        .ok();
     let id = podman().args(["inspect", "--format={{.Id}}", &image]).ok();
     podman().args(["push", "-q", "--tls-verify=false", &image]).ok();
     podman().args(["rmi", "--force", &image]).ok();
     podman().args(["pull", "-q", "--tls-verify=false", &image]).ok();
     assert_eq!(podman().args(["inspect", "--format={{.Id}}", &image]).ok(), id);
     let mount = podman().args(["image", "mount", &image]).ok();
-    assert!(Path::new(&mount).join("bin/busybox").exists(), "no file system in {mount}");
+    assert!(
+        Path::new(&mount).join("bin/busybox").exists(),
+        "no file system in {mount}"
+    );
     podman().args(["image", "umount", &image]).ok();
 }
 
@@ -77,14 +106,28 @@ fn crane() {
     crane().args(["push", "--index"]).arg(&from).arg(&name).ok();
     // `crane push` wraps the layout's own index.json around the image.
     let pushed = image.digest();
-    crane().args(["tag", &format!("{}/crane/app@{pushed}", server.host()), "v2"]).ok();
+    crane()
+        .args(["tag", &format!("{}/crane/app@{pushed}", server.host()), "v2"])
+        .ok();
     image.assert_on(&server, "crane/app", "v2");
-    assert_eq!(crane().args(["digest", &format!("{}/crane/app:v2", server.host())]).ok(), pushed);
+    assert_eq!(
+        crane()
+            .args(["digest", &format!("{}/crane/app:v2", server.host())])
+            .ok(),
+        pushed
+    );
 
     let copied = format!("{}/crane/copy:v2", server.host());
-    crane().args(["copy", &format!("{}/crane/app:v2", server.host()), &copied]).ok();
+    crane()
+        .args(["copy", &format!("{}/crane/app:v2", server.host()), &copied])
+        .ok();
     image.assert_on(&server, "crane/copy", "v2");
-    assert_eq!(crane().args(["ls", &format!("{}/crane/copy", server.host())]).ok(), "v2");
+    assert_eq!(
+        crane()
+            .args(["ls", &format!("{}/crane/copy", server.host())])
+            .ok(),
+        "v2"
+    );
 
     let to = server.scratch().join("out");
     crane().args(["pull", "--format=oci", &copied]).arg(&to).ok();
@@ -101,27 +144,72 @@ fn oras() {
     let image = Image::multi_platform(320);
     let from = layout(&server, &image);
     let name = format!("{}/oras/app:v1", server.host());
-    let oras = || Tool::peer("oras", "clients").env("DOCKER_CONFIG", server.scratch()).current_dir(server.scratch());
+    let oras = || {
+        Tool::peer("oras", "clients")
+            .env("DOCKER_CONFIG", server.scratch())
+            .current_dir(server.scratch())
+    };
     let source = format!("{}:v1", from.display());
-    oras().args(["cp", "--recursive", "--to-plain-http", "--from-oci-layout", &source, &name]).ok();
+    oras()
+        .args([
+            "cp",
+            "--recursive",
+            "--to-plain-http",
+            "--from-oci-layout",
+            &source,
+            &name,
+        ])
+        .ok();
     image.assert_on(&server, "oras/app", "v1");
 
     fs::write(server.scratch().join("sbom.json"), "{\"packages\": []}").expect("write an artifact");
-    let attach = ["attach", "--plain-http", "--artifact-type=application/example.sbom", &name, "sbom.json"];
+    let attach = [
+        "attach",
+        "--plain-http",
+        "--artifact-type=application/example.sbom",
+        &name,
+        "sbom.json",
+    ];
     oras().args(attach).ok();
-    let found = oras().args(["discover", "--plain-http", "--format=json", &name]).ok();
+    let found = oras()
+        .args(["discover", "--plain-http", "--format=json", &name])
+        .ok();
     assert!(found.contains("application/example.sbom"), "{found}");
 
     let to = server.scratch().join("out");
     let target = format!("{}:v1", to.display());
-    oras().args(["cp", "--recursive", "--from-plain-http", "--to-oci-layout", &name, &target]).ok();
+    oras()
+        .args([
+            "cp",
+            "--recursive",
+            "--from-plain-http",
+            "--to-oci-layout",
+            &name,
+            &target,
+        ])
+        .ok();
     assert_layout(&to, &image);
     fs::write(server.scratch().join("artifact.txt"), "an artifact of its own").expect("write an artifact");
     let artifact = format!("{}/oras/artifact:v1", server.host());
-    oras().args(["push", "--plain-http", "--artifact-type=application/example", &artifact, "artifact.txt"]).ok();
+    oras()
+        .args([
+            "push",
+            "--plain-http",
+            "--artifact-type=application/example",
+            &artifact,
+            "artifact.txt",
+        ])
+        .ok();
     let out = server.scratch().join("pulled");
-    oras().args(["pull", "--plain-http", "-o"]).arg(&out).arg(&artifact).ok();
-    assert_eq!(fs::read_to_string(out.join("artifact.txt")).expect("the artifact"), "an artifact of its own");
+    oras()
+        .args(["pull", "--plain-http", "-o"])
+        .arg(&out)
+        .arg(&artifact)
+        .ok();
+    assert_eq!(
+        fs::read_to_string(out.join("artifact.txt")).expect("the artifact"),
+        "an artifact of its own"
+    );
 }
 
 #[test]
@@ -130,14 +218,26 @@ fn regctl() {
     let image = Image::multi_platform(330);
     let from = layout(&server, &image);
     let name = format!("{}/regctl/app:v1", server.host());
-    let regctl = || Tool::peer("regctl", "clients").env("REGCTL_CONFIG", server.scratch().join("regctl.json"));
-    regctl().args(["registry", "set", "--tls=disabled", &server.host()]).ok();
-    regctl().args(["image", "copy", &format!("ocidir://{}:v1", from.display()), &name]).ok();
+    let regctl =
+        || Tool::peer("regctl", "clients").env("REGCTL_CONFIG", server.scratch().join("regctl.json"));
+    regctl()
+        .args(["registry", "set", "--tls=disabled", &server.host()])
+        .ok();
+    regctl()
+        .args(["image", "copy", &format!("ocidir://{}:v1", from.display()), &name])
+        .ok();
     image.assert_on(&server, "regctl/app", "v1");
     let to = server.scratch().join("out");
-    regctl().args(["image", "copy", &name, &format!("ocidir://{}:v1", to.display())]).ok();
+    regctl()
+        .args(["image", "copy", &name, &format!("ocidir://{}:v1", to.display())])
+        .ok();
     assert_layout(&to, &image);
-    assert_eq!(regctl().args(["tag", "ls", &format!("{}/regctl/app", server.host())]).ok(), "v1");
+    assert_eq!(
+        regctl()
+            .args(["tag", "ls", &format!("{}/regctl/app", server.host())])
+            .ok(),
+        "v1"
+    );
     let copied = format!("{}/regctl/mounted:v1", server.host());
     regctl().args(["image", "copy", &name, &copied]).ok();
     image.assert_on(&server, "regctl/mounted", "v1");

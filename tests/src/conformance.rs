@@ -7,14 +7,22 @@ use crate::harness::server::Server;
 use crate::harness::tool::Tool;
 
 /// What `OCI_VERSION=1.1` leaves off although the server has it.
-const EXTRAS: [&str; 3] =
-    ["OCI_API_BLOBS_DIGEST_HEADER", "OCI_API_MANIFESTS_DIGEST_HEADER", "OCI_API_BLOBS_UPLOAD_CANCEL"];
+const EXTRAS: [&str; 3] = [
+    "OCI_API_BLOBS_DIGEST_HEADER",
+    "OCI_API_MANIFESTS_DIGEST_HEADER",
+    "OCI_API_BLOBS_UPLOAD_CANCEL",
+];
 
 #[test]
 fn suite_1_1_passes_with_nothing_skipped() {
     let mut server = Server::start();
     let counts = run_suite(&server, &[("OCI_VERSION", "1.1")]);
-    assert_eq!((counts.failures, counts.errors, counts.skipped), (0, 0, 0), "{}", counts.report);
+    assert_eq!(
+        (counts.failures, counts.errors, counts.skipped),
+        (0, 0, 0),
+        "{}",
+        counts.report
+    );
     assert!(counts.tests >= 850, "only {} tests ran", counts.tests);
     server.assert_healthy();
 }
@@ -25,7 +33,12 @@ fn suite_passes_with_optional_features() {
     let mut settings = vec![("OCI_VERSION", "1.1")];
     settings.extend(EXTRAS.map(|name| (name, "true")));
     let counts = run_suite(&server, &settings);
-    assert_eq!((counts.failures, counts.errors, counts.skipped), (0, 0, 0), "{}", counts.report);
+    assert_eq!(
+        (counts.failures, counts.errors, counts.skipped),
+        (0, 0, 0),
+        "{}",
+        counts.report
+    );
     server.assert_healthy();
 }
 
@@ -64,12 +77,23 @@ fn run_suite(server: &Server, settings: &[(&str, &str)]) -> Counts {
 }
 
 fn attribute(element: &str, name: &str) -> u64 {
-    let Some((_, rest)) = element.split_once(&format!(" {name}=\"")) else { return 0 };
-    rest.split('"').next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{name} in {element}"))
+    let Some((_, rest)) = element.split_once(&format!(" {name}=\"")) else {
+        return 0;
+    };
+    rest.split('"')
+        .next()
+        .and_then(|value| value.parse().ok())
+        .unwrap_or_else(|| panic!("{name} in {element}"))
 }
 
 /// The lines that say what failed or was skipped; the whole report has thousands.
 fn unusual(stdout: &str, stderr: &str) -> String {
     let telling = |line: &&str| line.contains("FAIL") || line.contains("Skip") || line.contains("rror");
-    stdout.lines().chain(stderr.lines()).filter(telling).take(60).collect::<Vec<_>>().join("\n")
+    stdout
+        .lines()
+        .chain(stderr.lines())
+        .filter(telling)
+        .take(60)
+        .collect::<Vec<_>>()
+        .join("\n")
 }

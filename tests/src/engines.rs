@@ -17,11 +17,24 @@ fn newest_engine_pushes_a_debian_image_and_pulls_it_back() {
 #[test]
 fn engines_run_what_the_other_pushed() {
     let server = Server::start();
-    for (from, to, name) in [(engine::debian(), engine::newest(), "old"), (engine::newest(), engine::debian(), "new")] {
+    for (from, to, name) in [
+        (engine::debian(), engine::newest(), "old"),
+        (engine::newest(), engine::debian(), "new"),
+    ] {
         let image = format!("{}/from-{name}:v1", server.host());
         from.import("busybox", &image);
         from.docker(["push", &image]).ok();
-        let said = to.docker(["run", "--rm", "--network=none", &image, "/bin/echo", "hello from", name]).ok();
+        let said = to
+            .docker([
+                "run",
+                "--rm",
+                "--network=none",
+                &image,
+                "/bin/echo",
+                "hello from",
+                name,
+            ])
+            .ok();
         assert_eq!(said, format!("hello from {name}"));
     }
 }
@@ -37,11 +50,23 @@ fn push_and_pull_back(engine: &Engine) {
 
     engine.docker(["pull", &image]).ok();
     assert_eq!(engine.docker(["inspect", "--format={{.Id}}", &image]).ok(), id);
-    let release = engine.docker(["run", "--rm", "--network=none", &image, "cat", "/etc/debian_version"]).ok();
+    let release = engine
+        .docker([
+            "run",
+            "--rm",
+            "--network=none",
+            &image,
+            "cat",
+            "/etc/debian_version",
+        ])
+        .ok();
     assert!(release.starts_with("12"), "{release}");
 
     // A second push finds every layer there.
     let again = engine.docker(["push", &image]).ok();
-    assert!(again.contains("already exists") || again.contains("Layer already"), "{again}");
+    assert!(
+        again.contains("already exists") || again.contains("Layer already"),
+        "{again}"
+    );
     server.assert_healthy();
 }

@@ -3,7 +3,12 @@
 mod harness;
 
 mod architecture;
+mod build;
+mod cli;
 mod clients;
 mod conformance;
+mod crash;
 mod engines;
+mod hostile;
 mod protocol;
+mod upstream;

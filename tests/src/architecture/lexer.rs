@@ -35,7 +35,10 @@ fn is_word(byte: u8) -> bool {
 }
 
 fn end_of_line(bytes: &[u8], at: usize) -> usize {
-    bytes[at..].iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |length| at + length)
+    bytes[at..]
+        .iter()
+        .position(|&byte| byte == b'\n')
+        .map_or(bytes.len(), |length| at + length)
 }
 
 fn end_of_comment(bytes: &[u8], at: usize) -> usize {

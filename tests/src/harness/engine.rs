@@ -52,7 +52,12 @@ pub(crate) fn newest() -> &'static Engine {
         let dockerd = paths::peer("dockerd", "engine");
         let bin = dockerd.parent().expect("bin/").display();
         // Its own iptables rules would fight with the other engine's over the same chains.
-        Engine::start('n', dockerd.clone(), format!("{bin}:/usr/sbin:/usr/bin:/sbin:/bin"), &["--iptables=false"])
+        Engine::start(
+            'n',
+            dockerd.clone(),
+            format!("{bin}:/usr/sbin:/usr/bin:/sbin:/bin"),
+            &["--iptables=false"],
+        )
     });
     &ENGINE
 }
@@ -79,13 +84,32 @@ impl Engine {
         let bridge = format!("lyt{letter}{run}");
         let address = format!("10.{}.{}.1/24", if letter == 'd' { 213 } else { 214 }, run % 256);
         let mut guard = Command::new("sh");
-        guard.args(["-c", GUARD, "guard"]).arg(&dir).arg(&bridge).arg(address).arg(dockerd);
-        guard.arg("--data-root").arg(dir.join("data")).arg("--exec-root").arg(dir.join("exec"));
-        guard.arg("--pidfile").arg(dir.join("pid")).arg("-H").arg(format!("unix://{}", dir.join("s").display()));
-        guard.arg(format!("--bridge={bridge}")).args(["--insecure-registry", "127.0.0.0/8"]).args(flags);
+        guard
+            .args(["-c", GUARD, "guard"])
+            .arg(&dir)
+            .arg(&bridge)
+            .arg(address)
+            .arg(dockerd);
+        guard
+            .arg("--data-root")
+            .arg(dir.join("data"))
+            .arg("--exec-root")
+            .arg(dir.join("exec"));
+        guard
+            .arg("--pidfile")
+            .arg(dir.join("pid"))
+            .arg("-H")
+            .arg(format!("unix://{}", dir.join("s").display()));
+        guard
+            .arg(format!("--bridge={bridge}"))
+            .args(["--insecure-registry", "127.0.0.0/8"])
+            .args(flags);
         // Newer engines refuse clients as old as Debian's otherwise.
         guard.env("PATH", path).env("DOCKER_MIN_API_VERSION", "1.24");
-        guard.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        guard
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         // Ctrl-C reaches the tests alone; the end of their standard input ends the engine.
         std::os::unix::process::CommandExt::process_group(&mut guard, 0);
         let guard = guard.spawn().expect("start an engine's guard");

@@ -25,7 +25,10 @@ enum Body {
     Sized(Vec<u8>),
     Chunked(Vec<Vec<u8>>),
     /// Announces more than it sends, then cuts the connection.
-    Cut { announced: usize, sent: Vec<u8> },
+    Cut {
+        announced: usize,
+        sent: Vec<u8>,
+    },
 }
 
 #[derive(Debug)]
@@ -38,7 +41,9 @@ pub(crate) struct Response {
 impl Request {
     /// `target` is a path with query, or an absolute URL of the same server (a `Location` may be either).
     pub(crate) fn new(method: &str, address: SocketAddr, target: &str) -> Self {
-        let target = target.strip_prefix(&format!("http://{address}")).unwrap_or(target);
+        let target = target
+            .strip_prefix(&format!("http://{address}"))
+            .unwrap_or(target);
         Self {
             address,
             method: method.to_owned(),
@@ -64,7 +69,10 @@ impl Request {
     }
 
     pub(crate) fn cut_after(mut self, sent: impl Into<Vec<u8>>, announced: usize) -> Self {
-        self.body = Body::Cut { announced, sent: sent.into() };
+        self.body = Body::Cut {
+            announced,
+            sent: sent.into(),
+        };
         self
     }
 
@@ -94,8 +102,15 @@ impl Request {
     }
 
     fn write(&self, stream: &mut TcpStream) -> Result<()> {
-        let mut head = format!("{} {} HTTP/1.1\r\nConnection: close\r\n", self.method, self.target);
-        if !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("host")) {
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nConnection: close\r\n",
+            self.method, self.target
+        );
+        if !self
+            .headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("host"))
+        {
             head += &format!("Host: {}\r\n", self.address);
         }
         for (name, value) in &self.headers {
@@ -135,7 +150,10 @@ impl Request {
 
 impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value.as_str())
     }
 
     #[track_caller]
@@ -165,7 +183,9 @@ impl Response {
 
     #[track_caller]
     pub(crate) fn location(&self) -> String {
-        self.header("location").unwrap_or_else(|| panic!("no Location in {self:?}")).to_owned()
+        self.header("location")
+            .unwrap_or_else(|| panic!("no Location in {self:?}"))
+            .to_owned()
     }
 
     pub(crate) fn text(&self) -> String {
@@ -190,7 +210,11 @@ impl Response {
             if (100..200).contains(&status) {
                 continue;
             }
-            let mut response = Self { status, headers, body: Vec::new() };
+            let mut response = Self {
+                status,
+                headers,
+                body: Vec::new(),
+            };
             if method != "HEAD" && status != 204 && status != 304 {
                 response.body = response.read_body(stream)?;
             }
@@ -200,7 +224,10 @@ impl Response {
 
     fn read_body(&self, stream: &mut impl BufRead) -> Result<Vec<u8>> {
         let mut body = Vec::new();
-        if self.header("transfer-encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked")) {
+        if self
+            .header("transfer-encoding")
+            .is_some_and(|value| value.eq_ignore_ascii_case("chunked"))
+        {
             loop {
                 let size = line(stream)?;
                 let size = usize::from_str_radix(size.split(';').next().unwrap_or_default(), 16)
@@ -216,8 +243,15 @@ impl Response {
         }
         match self.header("content-length") {
             Some(length) => {
-                body.resize(length.parse().with_context(|| format!("Content-Length {length:?}"))?, 0);
-                stream.read_exact(&mut body).context("the body is shorter than announced")?;
+                body.resize(
+                    length
+                        .parse()
+                        .with_context(|| format!("Content-Length {length:?}"))?,
+                    0,
+                );
+                stream
+                    .read_exact(&mut body)
+                    .context("the body is shorter than announced")?;
             }
             None => {
                 stream.read_to_end(&mut body)?;

@@ -105,7 +105,9 @@ impl Image {
             push_blob(server, repository, blob);
         }
         let target = format!("/v2/{repository}/manifests/{reference}");
-        let put = server.request("PUT", &target).header("Content-Type", self.media_type);
+        let put = server
+            .request("PUT", &target)
+            .header("Content-Type", self.media_type);
         put.body(self.manifest.clone()).send().expect(201);
     }
 
@@ -113,7 +115,11 @@ impl Image {
     #[track_caller]
     pub(crate) fn assert_on(&self, server: &Server, repository: &str, reference: &str) {
         let target = format!("/v2/{repository}/manifests/{reference}");
-        let got = server.request("GET", &target).header("Accept", self.media_type).send().expect(200);
+        let got = server
+            .request("GET", &target)
+            .header("Accept", self.media_type)
+            .send()
+            .expect(200);
         assert_eq!(got.header("content-type"), Some(self.media_type));
         assert_eq!(got.header("docker-content-digest"), Some(self.digest().as_str()));
         assert!(got.body == self.manifest, "another manifest: {}", got.text());
@@ -121,7 +127,10 @@ impl Image {
             child.assert_on(server, repository, &child.digest());
         }
         for blob in &self.blobs {
-            let got = server.request("GET", &format!("/v2/{repository}/blobs/{}", sha256(blob))).send().expect(200);
+            let got = server
+                .request("GET", &format!("/v2/{repository}/blobs/{}", sha256(blob)))
+                .send()
+                .expect(200);
             assert!(got.body == *blob, "another blob under {}", sha256(blob));
         }
     }
@@ -152,8 +161,16 @@ pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
 #[track_caller]
 pub(crate) fn push_blob(server: &Server, repository: &str, bytes: &[u8]) -> String {
     let digest = sha256(bytes);
-    let location = server.request("POST", &format!("/v2/{repository}/blobs/uploads/")).send().expect(202).location();
-    server.request("PUT", &with_digest(&location, &digest)).body(bytes).send().expect(201);
+    let location = server
+        .request("POST", &format!("/v2/{repository}/blobs/uploads/"))
+        .send()
+        .expect(202)
+        .location();
+    server
+        .request("PUT", &with_digest(&location, &digest))
+        .body(bytes)
+        .send()
+        .expect(201);
     digest
 }
 
@@ -169,7 +186,8 @@ pub(crate) fn tar_of(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut header = tar::Header::new_ustar();
         header.set_size(content.len() as u64);
         header.set_mode(0o644);
-        tar.append_data(&mut header, name, *content).expect("append to memory");
+        tar.append_data(&mut header, name, *content)
+            .expect("append to memory");
     }
     tar.into_inner().expect("finish a tar in memory")
 }

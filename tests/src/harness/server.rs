@@ -12,10 +12,12 @@ use tempfile::TempDir;
 
 use super::http::Request;
 use super::paths;
+use super::tell;
 use super::tool::Tool;
 
 const START_SECONDS_MAX: u64 = 30;
 const STOP_SECONDS_MAX: u64 = 30;
+const LOG_LINES_SHOWN: usize = 40;
 const POLL: Duration = Duration::from_millis(5);
 
 pub(crate) struct Server {
@@ -129,9 +131,17 @@ impl Server {
         let addresses = self.data_dir().join("run/addresses");
         // A killed server leaves its file; ours is the one written from now on.
         if let Err(error) = fs::remove_file(&addresses) {
-            assert_eq!(error.kind(), std::io::ErrorKind::NotFound, "{}", addresses.display());
+            assert_eq!(
+                error.kind(),
+                std::io::ErrorKind::NotFound,
+                "{}",
+                addresses.display()
+            );
         }
-        let log = File::options().create(true).append(true).open(self.dir.path().join("serve.log"));
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.dir.path().join("serve.log"));
         let log = log.expect("open the server's log");
         let binary = paths::layeryard();
         let mut command = match self.prefix.split_first() {
@@ -142,10 +152,20 @@ impl Server {
                 command
             }
         };
-        command.arg("serve").arg("--listen").arg(self.address.to_string()).arg("--data-dir").arg(self.data_dir());
-        command.stdin(Stdio::null()).stdout(log.try_clone().expect("duplicate the log")).stderr(log);
+        command
+            .arg("serve")
+            .arg("--listen")
+            .arg(self.address.to_string())
+            .arg("--data-dir")
+            .arg(self.data_dir());
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("duplicate the log"))
+            .stderr(log);
         command.env_remove("LAYERYARD_SERVER");
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
         self.child = Some(child);
         self.await_address(&addresses);
     }
@@ -157,14 +177,20 @@ impl Server {
                 && let Some(first) = text.lines().next()
             {
                 let address = first.strip_prefix("http://").unwrap_or(first);
-                self.address = address.parse().unwrap_or_else(|error| panic!("address {first:?}: {error}"));
+                self.address = address
+                    .parse()
+                    .unwrap_or_else(|error| panic!("address {first:?}: {error}"));
                 return;
             }
             let child = self.child.as_mut().expect("just started");
             if let Some(status) = child.try_wait().expect("look at the server") {
                 panic!("the server did not start: {status}\n{}", self.log());
             }
-            assert!(Instant::now() < deadline, "the server names no address\n{}", self.log());
+            assert!(
+                Instant::now() < deadline,
+                "the server names no address\n{}",
+                self.log()
+            );
             thread::sleep(POLL);
         }
     }
@@ -174,9 +200,16 @@ impl Drop for Server {
     fn drop(&mut self) {
         if thread::panicking() {
             let log = self.log();
-            let tail: Vec<&str> = log.lines().rev().take(40).collect();
-            eprintln!("--- the server's last lines ---");
-            tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            let tail = log.lines().count().saturating_sub(LOG_LINES_SHOWN);
+            let tail: Vec<&str> = log.lines().skip(tail).collect();
+            tell(&format!(
+                "--- the server's last lines ---
+{}",
+                tail.join(
+                    "
+"
+                )
+            ));
         }
         if self.child.is_none() {
             return;

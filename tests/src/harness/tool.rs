@@ -34,10 +34,18 @@ impl Tool {
         let mut command = Command::new(program);
         command.stdin(Stdio::null());
         // What a developer's machine has configured must not decide a test.
-        for name in ["LAYERYARD_SERVER", "DOCKER_CONFIG", "DOCKER_CONTEXT", "REGISTRY_AUTH_FILE"] {
+        for name in [
+            "LAYERYARD_SERVER",
+            "DOCKER_CONFIG",
+            "DOCKER_CONTEXT",
+            "REGISTRY_AUTH_FILE",
+        ] {
             command.env_remove(name);
         }
-        Self { command, seconds_max: SECONDS_MAX }
+        Self {
+            command,
+            seconds_max: SECONDS_MAX,
+        }
     }
 
     /// The binary under test.
@@ -96,7 +104,10 @@ impl Tool {
     #[track_caller]
     pub(crate) fn fails(self) -> Ran {
         let ran = self.run();
-        assert!(ran.code.is_some_and(|code| code != 0), "expected a failure: {ran}");
+        assert!(
+            ran.code.is_some_and(|code| code != 0),
+            "expected a failure: {ran}"
+        );
         ran
     }
 
@@ -105,7 +116,10 @@ impl Tool {
         let shown = format!("{:?}", self.command).replace('"', "");
         let (mut stdout, mut stderr) = (scratch(), scratch());
         self.command.stdout(clone(&stdout)).stderr(clone(&stderr));
-        let mut child = self.command.spawn().unwrap_or_else(|error| panic!("{shown}: {error}"));
+        let mut child = self
+            .command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{shown}: {error}"));
         let deadline = Instant::now() + Duration::from_secs(self.seconds_max);
         let mut poll = Duration::from_micros(500);
         let code = loop {
@@ -115,19 +129,32 @@ impl Tool {
             if Instant::now() > deadline {
                 child.kill().expect("kill a child");
                 child.wait().expect("wait for a child");
-                panic!("{shown}: no end after {} s\n{}", self.seconds_max, read(&mut stderr));
+                panic!(
+                    "{shown}: no end after {} s\n{}",
+                    self.seconds_max,
+                    read(&mut stderr)
+                );
             }
             std::thread::sleep(poll);
             poll = (poll * 2).min(POLL);
         };
-        Ran { shown, code, stdout: read(&mut stdout), stderr: read(&mut stderr) }
+        Ran {
+            shown,
+            code,
+            stdout: read(&mut stdout),
+            stderr: read(&mut stderr),
+        }
     }
 }
 
 impl fmt::Display for Ran {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let code = self.code.map_or("a signal".to_owned(), |code| code.to_string());
-        write!(f, "{}\nended with {code}\n{}\n{}", self.shown, self.stdout, self.stderr)
+        write!(
+            f,
+            "{}\nended with {code}\n{}\n{}",
+            self.shown, self.stdout, self.stderr
+        )
     }
 }
 
@@ -142,6 +169,8 @@ fn clone(file: &File) -> File {
 
 fn read(file: &mut File) -> String {
     let mut bytes = Vec::new();
-    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("read a command's output");
+    file.rewind()
+        .and_then(|()| file.read_to_end(&mut bytes))
+        .expect("read a command's output");
     String::from_utf8_lossy(&bytes).into_owned()
 }

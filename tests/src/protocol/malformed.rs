@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::harness::image::{Image, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, descriptor, push_blob, sha256, with_digest};
+use crate::harness::image::{
+    Image, OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST, descriptor, push_blob, sha256, with_digest,
+};
 use crate::harness::server::Server;
 
 #[test]
@@ -26,21 +28,44 @@ fn malformed_digests() {
     for digest in bad {
         for method in ["GET", "HEAD", "DELETE"] {
             let answer = server.request(method, &format!("/v2/app/blobs/{digest}")).send();
-            assert!([400, 404].contains(&answer.status), "{method} {digest}: {}", answer.status);
+            assert!(
+                [400, 404].contains(&answer.status),
+                "{method} {digest}: {}",
+                answer.status
+            );
             if method != "HEAD" {
                 let code = answer.json()["errors"][0]["code"].clone();
-                assert!(["DIGEST_INVALID", "BLOB_UNKNOWN", "NAME_INVALID"].contains(&code.as_str().unwrap_or("")), "{digest}: {code}");
+                assert!(
+                    ["DIGEST_INVALID", "BLOB_UNKNOWN", "NAME_INVALID"].contains(&code.as_str().unwrap_or("")),
+                    "{digest}: {code}"
+                );
             }
         }
         let post = server.request("POST", &format!("/v2/app/blobs/uploads/?digest={digest}"));
-        let post = post.header("Content-Type", "application/octet-stream").body("x").send();
+        let post = post
+            .header("Content-Type", "application/octet-stream")
+            .body("x")
+            .send();
         assert_eq!(post.status, 400, "POST {digest}: {}", post.text());
         post.expect_error(400, "DIGEST_INVALID");
-        let location = server.request("POST", "/v2/app/blobs/uploads/").send().expect(202).location();
-        let put = server.request("PUT", &with_digest(&location, digest)).body("x").send();
+        let location = server
+            .request("POST", "/v2/app/blobs/uploads/")
+            .send()
+            .expect(202)
+            .location();
+        let put = server
+            .request("PUT", &with_digest(&location, digest))
+            .body("x")
+            .send();
         put.expect_error(400, "DIGEST_INVALID");
-        let referrers = server.request("GET", &format!("/v2/app/referrers/{digest}")).send();
-        assert!([400, 404].contains(&referrers.status), "referrers {digest}: {}", referrers.status);
+        let referrers = server
+            .request("GET", &format!("/v2/app/referrers/{digest}"))
+            .send();
+        assert!(
+            [400, 404].contains(&referrers.status),
+            "referrers {digest}: {}",
+            referrers.status
+        );
     }
     server.assert_healthy();
 }
@@ -50,23 +75,71 @@ fn malformed_names_and_tags() {
     let mut server = Server::start();
     let manifest = Image::small(200).manifest;
     let long = "a".repeat(300);
-    for name in ["UPPER", "a//b", "-a", "a-", "a/../b", "%2e%2e/%2e%2e/etc", "a%2f..%2fb", "ä", "a b", ".", long.as_str()] {
+    for name in [
+        "UPPER",
+        "a//b",
+        "-a",
+        "a-",
+        "a/../b",
+        "%2e%2e/%2e%2e/etc",
+        "a%2f..%2fb",
+        "ä",
+        "a b",
+        ".",
+        long.as_str(),
+    ] {
         let name = name.replace(' ', "%20").replace('ä', "%C3%A4");
-        for target in ["tags/list".to_owned(), "manifests/latest".to_owned(), format!("blobs/{}", sha256(b""))] {
+        for target in [
+            "tags/list".to_owned(),
+            "manifests/latest".to_owned(),
+            format!("blobs/{}", sha256(b"")),
+        ] {
             let answer = server.request("GET", &format!("/v2/{name}/{target}")).send();
-            assert!([400, 404].contains(&answer.status), "{name}/{target}: {}", answer.status);
-            assert!(answer.json()["errors"][0]["code"].is_string(), "{name}/{target}: {}", answer.text());
+            assert!(
+                [400, 404].contains(&answer.status),
+                "{name}/{target}: {}",
+                answer.status
+            );
+            assert!(
+                answer.json()["errors"][0]["code"].is_string(),
+                "{name}/{target}: {}",
+                answer.text()
+            );
         }
-        let post = server.request("POST", &format!("/v2/{name}/blobs/uploads/")).send();
+        let post = server
+            .request("POST", &format!("/v2/{name}/blobs/uploads/"))
+            .send();
         assert!([400, 404].contains(&post.status), "{name}: {}", post.status);
-        assert!(post.json()["errors"][0]["code"].is_string(), "{name}: {}", post.text());
+        assert!(
+            post.json()["errors"][0]["code"].is_string(),
+            "{name}: {}",
+            post.text()
+        );
     }
     let long = "t".repeat(129);
-    for tag in ["-begins", ".begins", "with%20space", "with%2Fslash", "sha256:short", long.as_str()] {
-        let put = server.request("PUT", &format!("/v2/app/manifests/{tag}")).header("Content-Type", OCI_MANIFEST);
+    for tag in [
+        "-begins",
+        ".begins",
+        "with%20space",
+        "with%2Fslash",
+        "sha256:short",
+        long.as_str(),
+    ] {
+        let put = server
+            .request("PUT", &format!("/v2/app/manifests/{tag}"))
+            .header("Content-Type", OCI_MANIFEST);
         let put = put.body(manifest.clone()).send();
-        assert!((400..500).contains(&put.status), "{tag}: {} {}", put.status, put.text());
-        assert!(put.json()["errors"][0]["message"].is_string(), "{tag}: {}", put.text());
+        assert!(
+            (400..500).contains(&put.status),
+            "{tag}: {} {}",
+            put.status,
+            put.text()
+        );
+        assert!(
+            put.json()["errors"][0]["message"].is_string(),
+            "{tag}: {}",
+            put.text()
+        );
     }
     server.assert_healthy();
 }
@@ -79,7 +152,8 @@ fn malformed_manifests() {
     let config = descriptor(OCI_CONFIG, &image.blobs[0]);
     let layer = descriptor(OCI_LAYER, &image.blobs[1]);
     let with = |change: &dyn Fn(&mut Value)| {
-        let mut manifest = json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [layer]});
+        let mut manifest =
+            json!({"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": config, "layers": [layer]});
         change(&mut manifest);
         manifest.to_string()
     };
@@ -93,18 +167,36 @@ fn malformed_manifests() {
         ("nothing in it", "{}".into()),
         ("schema 1", with(&|m| m["schemaVersion"] = json!(1))),
         ("another media type", with(&|m| m["mediaType"] = json!(OCI_INDEX))),
-        ("manifest and index at once", with(&|m| m["manifests"] = json!([]))),
-        ("no config", with(&|m| drop(m.as_object_mut().expect("an object").remove("config")))),
+        (
+            "manifest and index at once",
+            with(&|m| m["manifests"] = json!([])),
+        ),
+        (
+            "no config",
+            with(&|m| drop(m.as_object_mut().expect("an object").remove("config"))),
+        ),
         ("layers are no list", with(&|m| m["layers"] = json!({}))),
-        ("layer with a bad digest", with(&|m| m["layers"][0]["digest"] = json!("sha256:short"))),
-        ("layer with a negative size", with(&|m| m["layers"][0]["size"] = json!(-1))),
-        ("layer without a size", with(&|m| drop(m["layers"][0].as_object_mut().expect("an object").remove("size")))),
+        (
+            "layer with a bad digest",
+            with(&|m| m["layers"][0]["digest"] = json!("sha256:short")),
+        ),
+        (
+            "layer with a negative size",
+            with(&|m| m["layers"][0]["size"] = json!(-1)),
+        ),
+        (
+            "layer without a size",
+            with(&|m| drop(m["layers"][0].as_object_mut().expect("an object").remove("size"))),
+        ),
         ("digest is a number", with(&|m| m["config"]["digest"] = json!(5))),
         ("too deep", format!("{{\"schemaVersion\":2,\"config\":{deep}}}")),
         ("text after the end", with(&|_| {}) + "trailing"),
     ];
     for (name, manifest) in cases {
-        let put = server.request("PUT", "/v2/app/manifests/bad").header("Content-Type", OCI_MANIFEST).body(manifest);
+        let put = server
+            .request("PUT", "/v2/app/manifests/bad")
+            .header("Content-Type", OCI_MANIFEST)
+            .body(manifest);
         let answer = put.send();
         assert_eq!(answer.status, 400, "{name}: {}", answer.text());
         answer.expect_error(400, "MANIFEST_INVALID");
@@ -120,12 +212,22 @@ fn manifest_under_another_digest_or_type() {
     let image = Image::small(220);
     image.push(&server, "app", "good");
     let wrong = format!("/v2/app/manifests/{}", sha256(b"another"));
-    let put = server.request("PUT", &wrong).header("Content-Type", OCI_MANIFEST).body(image.manifest.clone());
+    let put = server
+        .request("PUT", &wrong)
+        .header("Content-Type", OCI_MANIFEST)
+        .body(image.manifest.clone());
     put.send().expect_error(400, "DIGEST_INVALID");
     for content_type in ["text/html", "", "application/vnd.oci.image.index.v1+json"] {
-        let put = server.request("PUT", "/v2/app/manifests/bad").header("Content-Type", content_type);
+        let put = server
+            .request("PUT", "/v2/app/manifests/bad")
+            .header("Content-Type", content_type);
         let answer = put.body(image.manifest.clone()).send();
-        assert!([400, 415].contains(&answer.status), "{content_type:?}: {} {}", answer.status, answer.text());
+        assert!(
+            [400, 415].contains(&answer.status),
+            "{content_type:?}: {} {}",
+            answer.status,
+            answer.text()
+        );
     }
     server.request("GET", "/v2/app/manifests/bad").send().expect(404);
     server.assert_healthy();
@@ -136,7 +238,10 @@ fn manifest_that_is_too_large() {
     let mut server = Server::start();
     let filler = "x".repeat(64 * 1024);
     let chunks = (0..1024).map(|_| filler.clone().into_bytes());
-    let put = server.request("PUT", "/v2/app/manifests/big").header("Content-Type", OCI_MANIFEST).chunked(chunks);
+    let put = server
+        .request("PUT", "/v2/app/manifests/big")
+        .header("Content-Type", OCI_MANIFEST)
+        .chunked(chunks);
     // The server may hang up on the rest of 64 MiB; then there is no answer to read.
     if let Ok(answer) = put.try_send() {
         assert_eq!(answer.status, 413, "{}", answer.text());
@@ -153,23 +258,46 @@ fn index_of_unknown_children() {
         "schemaVersion": 2, "mediaType": OCI_INDEX,
         "manifests": [{"mediaType": OCI_MANIFEST, "digest": "not-a-digest", "size": 3}],
     });
-    let put = server.request("PUT", "/v2/app/manifests/bad").header("Content-Type", OCI_INDEX);
-    put.body(index.to_string()).send().expect_error(400, "MANIFEST_INVALID");
+    let put = server
+        .request("PUT", "/v2/app/manifests/bad")
+        .header("Content-Type", OCI_INDEX);
+    put.body(index.to_string())
+        .send()
+        .expect_error(400, "MANIFEST_INVALID");
 }
 
 #[test]
 fn unknown_paths_and_methods_answer_json() {
     let mut server = Server::start();
     push_blob(&server, "app", b"x");
-    for target in ["/v2/app", "/v2/app/nothing", "/v2/app/blobs", "/v2//", "/v2/_unknown/list", "/v2/app/tags/list/more"] {
+    for target in [
+        "/v2/app",
+        "/v2/app/nothing",
+        "/v2/app/blobs",
+        "/v2//",
+        "/v2/_unknown/list",
+        "/v2/app/tags/list/more",
+    ] {
         let answer = server.request("GET", target).send();
         assert_eq!(answer.status, 404, "{target}");
-        assert!(answer.json()["errors"][0]["code"].is_string(), "{target}: {}", answer.text());
+        assert!(
+            answer.json()["errors"][0]["code"].is_string(),
+            "{target}: {}",
+            answer.text()
+        );
     }
-    for (method, target) in [("POST", "/v2/"), ("PUT", "/v2/app/tags/list"), ("PATCH", "/v2/app/manifests/x")] {
+    for (method, target) in [
+        ("POST", "/v2/"),
+        ("PUT", "/v2/app/tags/list"),
+        ("PATCH", "/v2/app/manifests/x"),
+    ] {
         let answer = server.request(method, target).send();
         assert_eq!(answer.status, 405, "{method} {target}: {}", answer.text());
-        assert!(answer.json()["errors"][0]["code"].is_string(), "{method} {target}: {}", answer.text());
+        assert!(
+            answer.json()["errors"][0]["code"].is_string(),
+            "{method} {target}: {}",
+            answer.text()
+        );
     }
     server.assert_healthy();
 }
@@ -177,14 +305,20 @@ fn unknown_paths_and_methods_answer_json() {
 #[test]
 fn unknown_token_is_refused() {
     let server = Server::start();
-    let answer = server.request("GET", "/v2/").header("Authorization", "Bearer nonsense").send();
+    let answer = server
+        .request("GET", "/v2/")
+        .header("Authorization", "Bearer nonsense")
+        .send();
     answer.expect_error(401, "UNAUTHORIZED");
 }
 
 #[test]
 fn bytes_that_are_no_http() {
     let mut server = Server::start();
-    let endless = format!("GET /v2/ HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "y".repeat(2 << 20));
+    let endless = format!(
+        "GET /v2/ HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n",
+        "y".repeat(2 << 20)
+    );
     let cases: [&[u8]; 6] = [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
         b"GET\r\n\r\n",
@@ -195,7 +329,9 @@ fn bytes_that_are_no_http() {
     ];
     for bytes in cases {
         let mut stream = TcpStream::connect(server.address()).expect("connect");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set a timeout");
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("set a timeout");
         // The server may hang up at any point; only its health counts.
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);
@@ -205,7 +341,14 @@ fn bytes_that_are_no_http() {
 }
 
 fn memory_kib(server: &Server) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("read the server's status");
-    let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a peak");
-    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+    let status =
+        std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("read the server's status");
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .expect("a peak");
+    line.split_whitespace()
+        .nth(1)
+        .and_then(|kib| kib.parse().ok())
+        .expect("a number")
 }

@@ -1,0 +1,29 @@
+//! The server is killed, again and again, and its word is checked: what it acknowledged is there, whole and verified;
+//! what it didn't is there whole or not at all; what was left behind is accounted for.
+
+mod builds;
+mod durability;
+mod ledger;
+mod pushes;
+mod worker;
+
+use std::env;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use crate::harness::tell;
+
+/// Random instants, which can be had again: `LAYERYARD_SEED=… cargo test`.
+fn seeded(test: &str) -> StdRng {
+    let seed = match env::var("LAYERYARD_SEED") {
+        Ok(seed) => seed.parse().expect("LAYERYARD_SEED is a number"),
+        Err(_) => SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .expect("after 1970")
+            .as_nanos() as u64,
+    };
+    tell(&format!("{test}: LAYERYARD_SEED={seed}"));
+    StdRng::seed_from_u64(seed)
+}
