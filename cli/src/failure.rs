@@ -69,19 +69,20 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
 
 /// `error: outer: inner: innermost`, then the hint. A cause whose text the message before it repeats is left out.
 fn describe(error: &anyhow::Error) -> String {
+    let hint = error.downcast_ref::<Hint>().map(|hint| hint.hint.as_str());
     let mut parts: Vec<String> = Vec::new();
-    for cause in error.chain().filter(|cause| !cause.is::<Hint>()) {
+    for cause in error.chain() {
         let text = cause.to_string();
-        if !parts.iter().any(|part| part.contains(&text)) {
+        // The hint is a context, hence in the chain.
+        if Some(text.as_str()) != hint && !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);
         }
     }
-    let mut message = format!("error: {}", parts.join(": "));
-    if let Some(hint) = error.downcast_ref::<Hint>() {
-        message.push_str("\nhint: ");
-        message.push_str(&hint.hint);
+    let message = format!("error: {}", parts.join(": "));
+    match hint {
+        Some(hint) => format!("{message}\nhint: {hint}"),
+        None => message,
     }
-    message
 }
 
 #[cfg(test)]

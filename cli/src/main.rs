@@ -1,14 +1,17 @@
 //! The `layeryard` binary: parses, matches, delegates.
 
 mod args;
+mod build;
 mod config;
 mod dirs;
 mod failure;
 mod health;
 mod logging;
 mod output;
+mod progress;
 mod serve;
 mod server;
+mod worker;
 
 use std::process::ExitCode;
 
@@ -44,6 +47,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             output::bytes(&script)?;
         }
         Command::Serve(args) => serve::run(args)?,
+        Command::Worker => worker::run()?,
+        Command::Build(args) => block_on(build::run(args))?,
         Command::Healthcheck { url } => block_on(health::run(&url))?,
     }
     Ok(ExitCode::SUCCESS)

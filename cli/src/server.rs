@@ -4,9 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use anyhow::Context as _;
+use client::api_client::Api;
+use client::{Access, Options, credentials};
 use oci::{ImageRef, RepoName, Tag};
 
-use crate::failure::Usage;
+use crate::failure::{Advice as _, Usage};
 
 /// A server's address: `http://localhost:5000`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,32 @@ impl ServerUrl {
             .into());
         }
         Ok((image.repository, image.tag.unwrap_or_else(Tag::latest)))
+    }
+
+    /// The build API, with the user's credential if there is one.
+    pub(crate) async fn api(&self) -> anyhow::Result<Api> {
+        let access = match credentials::find_async(&self.authority()).await? {
+            Some(credential) => Access::Credential(credential),
+            None => Access::Anonymous,
+        };
+        Ok(Api::new(
+            &self.to_string(),
+            Options {
+                access,
+                ..Options::default()
+            },
+        )?)
+    }
+
+    /// Says what to do when nobody is there.
+    pub(crate) fn explain<T, E: Into<anyhow::Error>>(&self, result: Result<T, E>) -> anyhow::Result<T> {
+        result
+            .map_err(Into::into)
+            .or_else(|error| match error.downcast_ref() {
+                Some(client::Error::Unreachable { .. }) => Err(error)
+                    .hint("start a server with `layeryard serve`, or name another with --server URL"),
+                _ => Err(error),
+            })
     }
 
     fn default_port(&self) -> u16 {

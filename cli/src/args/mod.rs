@@ -1,10 +1,12 @@
 //! Flags as the user types them. Each command turns its own into values that are ready to use.
 
+mod build;
 mod serve;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use build::{BuildArgs, ProgressMode};
 pub(crate) use serve::{LogFormat, ServeArgs};
 
 pub(crate) const DEFAULT_SERVER: &str = "http://localhost:5000";
@@ -34,6 +36,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve the registry and its builds
     Serve(ServeArgs),
+    /// Build an image on the server from a Dockerfile
+    Build(BuildArgs),
     /// Print the version
     Version,
     /// Print a completion script for a shell
@@ -48,6 +52,16 @@ pub(crate) enum Command {
         #[arg(default_value = DEFAULT_SERVER, value_name = "URL")]
         url: String,
     },
+    /// Run builds for the server that started this process
+    #[command(hide = true)]
+    Worker,
+}
+
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServerArgs {
+    /// The Layeryard server
+    #[arg(long, env = "LAYERYARD_SERVER", default_value = DEFAULT_SERVER, value_name = "URL")]
+    pub(crate) server: String,
 }
 
 #[cfg(test)]
