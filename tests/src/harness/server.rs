@@ -93,6 +93,20 @@ impl Server {
         self.child.as_ref().expect("the server runs").id()
     }
 
+    /// The most memory it has ever had in use.
+    pub(crate) fn memory_peak_kib(&self) -> u64 {
+        let status =
+            fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("read the server's status");
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmHWM:"))
+            .expect("a peak");
+        line.split_whitespace()
+            .nth(1)
+            .and_then(|kib| kib.parse().ok())
+            .expect("a number")
+    }
+
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }

@@ -1,6 +1,7 @@
 //! The distribution API over raw HTTP: what clients rely on and the conformance suite does not cover, and what a
 //! server must survive.
 
+mod access;
 mod content;
 mod listing;
 mod malformed;

@@ -2,6 +2,8 @@
 
 use std::thread;
 
+use sha2::{Digest as _, Sha256};
+
 use crate::harness::image::{noise, push_blob, sha256, sha512, with_digest};
 use crate::harness::server::Server;
 
@@ -60,6 +62,37 @@ fn blob_is_pushed_as_a_stream_without_length() {
         .expect(201);
     assert_eq!(put.header("docker-content-digest"), Some(digest.as_str()));
     assert_blob(&server, "app", &digest, &bytes);
+}
+
+#[test]
+fn memory_stays_flat_whatever_the_size() {
+    const MIB: usize = 1 << 20;
+    let server = Server::start();
+    push_blob(&server, "app", &noise(11, MIB));
+    let before = server.memory_peak_kib();
+    let chunk = noise(12, MIB);
+    let mut hash = Sha256::new();
+    (0..256).for_each(|_| hash.update(&chunk));
+    let digest = format!("sha256:{}", hex::encode(hash.finalize()));
+    let location = open(&server, "app");
+    let chunks = (0..256).map(|_| chunk.clone());
+    let location = server
+        .request("PATCH", &location)
+        .chunked(chunks)
+        .send()
+        .expect(202)
+        .location();
+    server
+        .request("PUT", &with_digest(&location, &digest))
+        .send()
+        .expect(201);
+    let got = server
+        .request("GET", &format!("/v2/app/blobs/{digest}"))
+        .send()
+        .expect(200);
+    assert_eq!(got.body.len(), 256 * MIB);
+    let grown = server.memory_peak_kib() - before;
+    assert!(grown < 32 * 1024, "{grown} KiB more for a blob of 256 MiB");
 }
 
 #[test]
