@@ -1,7 +1,6 @@
 //! What a repository's number of tags costs: few and many, otherwise the same.
 
 use std::fs;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -49,26 +48,18 @@ pub(super) fn few_and_many(bench: &Bench) -> Result<Vec<Measurement>> {
     for repository in &repositories {
         fill(&layeryard, repository, &family)?;
     }
-    let list = |repository: &Repository| repository.list_script();
-    let read = |repository: &Repository| repository.read_script();
-    let pages = scripted(
-        bench,
-        &disk,
-        &layeryard,
-        "Tags page of 50, at random",
-        &repositories,
-        &list,
-    )?;
-    let reads = scripted(
-        bench,
-        &disk,
-        &layeryard,
-        "GET of a random tag",
-        &repositories,
-        &read,
-    )?;
-    let writes = moves(bench, &disk, &layeryard, &repositories, &family)?;
     let [few, many] = &repositories;
+    let pages = [few.reader(few.list_script()), many.reader(many.list_script())];
+    let pages = scripted(bench, &disk, &layeryard, "Tags page of 50, at random", &pages)?;
+    let all = Reader {
+        label: format!("{}, all of them", many.label),
+        script: many.read_script(1),
+    };
+    let reads =
+        [few, many].map(|repository| repository.reader(repository.read_script(repository.tags / FEW_TAGS)));
+    let reads: Vec<_> = reads.into_iter().chain([all]).collect();
+    let reads = scripted(bench, &disk, &layeryard, "GET by one of 100 tags", &reads)?;
+    let writes = moves(bench, &disk, &layeryard, &repositories, &family)?;
     let bar = |m: Measurement| m.with_bar(&many.label, &few.label, Ratio::AtLeast(OF_FEW_MIN));
     Ok([pages, reads, writes].map(bar).into())
 }
@@ -95,13 +86,31 @@ impl Repository {
         )
     }
 
-    fn read_script(&self) -> String {
-        let (name, last) = (&self.name, self.tags - 1);
+    /// Asks for every `step`th tag, so that as many different ones are asked for in any repository: what differs is
+    /// then the repository's size and not what fits into a cache.
+    fn read_script(&self, step: u64) -> String {
+        let (name, last) = (&self.name, self.tags / step - 1);
         let path = format!("/v2/{name}/manifests/t%06d");
         format!(
-            "{SCRIPT_HEAD}function request()\n  return wrk.format('GET', string.format('{path}', math.random(0, {last})))\nend\n"
+            "{SCRIPT_HEAD}function request()
+  return wrk.format('GET', string.format('{path}', math.random(0, {last}) * {step}))
+end
+"
         )
     }
+
+    fn reader(&self, script: String) -> Reader {
+        Reader {
+            label: self.label.clone(),
+            script,
+        }
+    }
+}
+
+/// One that reads as a Lua script says.
+struct Reader {
+    label: String,
+    script: String,
 }
 
 /// One manifest under many tags, through the API.
@@ -145,19 +154,18 @@ fn fill(server: &Server, repository: &Repository, family: &BlobFamily) -> Result
     Ok(())
 }
 
-/// A reading measurement whose requests a Lua script makes.
 fn scripted(
     bench: &Bench,
     disk: &Disk,
     server: &Server,
     title: &str,
-    repositories: &[Repository; 2],
-    script: &dyn Fn(&Repository) -> String,
+    readers: &[Reader],
 ) -> Result<Measurement> {
     let duration = bench.scale.round_duration;
     let mut contestants = Vec::new();
-    for repository in repositories {
-        let path = script_file(disk, repository, &script(repository))?;
+    for (number, reader) in readers.iter().enumerate() {
+        let path = disk.root().join(format!("{number}.lua"));
+        fs::write(&path, &reader.script).with_context(|| format!("cannot write {}", path.display()))?;
         let url = server.url("/");
         let act = move |round| {
             Wrk {
@@ -170,7 +178,7 @@ fn scripted(
         };
         contestants.push(Contestant {
             server: Some(server),
-            ..Contestant::new(&repository.label, act)
+            ..Contestant::new(&reader.label, act)
         });
     }
     let title = format!("{title}, {CONNECTIONS} connections");
@@ -181,12 +189,6 @@ fn scripted(
         disk,
         &mut contestants,
     )
-}
-
-fn script_file(disk: &Disk, repository: &Repository, script: &str) -> Result<PathBuf> {
-    let path = disk.root().join(format!("{}.lua", repository.tags));
-    fs::write(&path, script).with_context(|| format!("cannot write {}", path.display()))?;
-    Ok(path)
 }
 
 /// PUT of new manifests under tags that exist, so that the number of tags stays.
