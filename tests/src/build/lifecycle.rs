@@ -1,32 +1,12 @@
 //! A build as a resource: cancelled, watched twice, run beside others.
 
-use std::fs;
 use std::thread;
-use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::build::{Context, import};
+use crate::harness::processes::{eventually, is_running};
 use crate::harness::server::Server;
-
-/// A process of this machine has this text among its arguments.
-fn is_running(text: &str) -> bool {
-    let processes = fs::read_dir("/proc").expect("list processes").flatten();
-    let mut lines = processes.filter_map(|process| fs::read(process.path().join("cmdline")).ok());
-    lines.any(|line| {
-        line.split(|&byte| byte == 0)
-            .any(|argument| argument == text.as_bytes())
-    })
-}
-
-#[track_caller]
-fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within a minute: {what}");
-        thread::sleep(Duration::from_millis(20));
-    }
-}
 
 #[test]
 fn interrupted_build_is_cancelled_with_all_its_processes() {

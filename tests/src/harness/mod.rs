@@ -5,6 +5,7 @@ pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod paths;
+pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod server;
 mod token_server;
