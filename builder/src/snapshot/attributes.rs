@@ -8,8 +8,9 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, Stat, Timespec, Timestamps, UTIME
 
 /// Everything of overlay's own, escaped names of a step's own `user.overlay.*` included.
 pub(crate) const OVERLAY_XATTRS: &str = "user.overlay.";
+pub(crate) const OVERLAY_XATTRS_TRUSTED: &str = "trusted.overlay.";
 pub(crate) const CAPABILITY_XATTR: &str = "security.capability";
-const USER_XATTRS: &str = "user.";
+pub(crate) const USER_XATTRS: &str = "user.";
 
 /// Size of the buffers tried first; both grow on ERANGE.
 const LIST_BUFFER: usize = 1024;

@@ -27,9 +27,11 @@ mod stub;
 pub mod unpack;
 
 pub use attributes::Attributes;
+pub(crate) use attributes::{ImageXattrs, file_type, image_xattrs, mtime_of, mtime_stamps, set_mtime};
 pub use clock::Clock;
 pub use error::{IoContext, SnapshotError};
 pub use inroot::Root;
 pub use meta::{ChainId, Meta, Times};
 pub use overlay::{Overlay, Snapshotter, Tree};
 pub use store::{Pending, Snapshot, Store};
+pub(crate) use stub::STUB_DIRS;

@@ -11,7 +11,7 @@ use super::SnapshotError;
 use super::error::IoContext;
 
 /// Directories and files of the stub, relative to its root.
-const STUB_DIRS: [&str; 4] = ["proc", "sys", "dev", "etc"];
+pub(crate) const STUB_DIRS: [&str; 4] = ["proc", "sys", "dev", "etc"];
 const STUB_FILES: [&str; 3] = ["etc/resolv.conf", "etc/hosts", "etc/hostname"];
 
 const DIR_MODE: u32 = 0o755;

@@ -65,7 +65,8 @@ fn an_empty_chain_is_an_empty_tree() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let tree = store.tree(None).unwrap();
-    let mut entries = rustix::fs::Dir::read_from(&tree).unwrap();
+    let root = inroot::Root::new(tree.into_fd()).open_dir(Path::new("")).unwrap();
+    let mut entries = rustix::fs::Dir::read_from(root).unwrap();
     assert!(entries.all(|entry| entry.unwrap().file_name().to_bytes().starts_with(b".")));
 }
 
