@@ -34,7 +34,7 @@ pub struct Expansion {
     pub words: Vec<String>,
     /// Variables that were found.
     pub used: BTreeSet<String>,
-    /// Variables that were not.
+    /// Variables that were not, although no default was given.
     pub unset: BTreeSet<String>,
 }
 
@@ -134,7 +134,11 @@ impl Run<'_> {
         loop {
             let Some(&c) = self.chars.peek() else {
                 if let Some(stop) = stop {
-                    return Err(if stop == '/' { ExpandError::Slash } else { ExpandError::Brace });
+                    return Err(if stop == '/' {
+                        ExpandError::Slash
+                    } else {
+                        ExpandError::Brace
+                    });
                 }
                 break;
             };
@@ -266,7 +270,11 @@ impl Run<'_> {
             None => Err(ExpandError::Brace),
             Some(operator @ ('-' | '+' | '?' | '#' | '%')) => {
                 let word = text_of(&self.until(Some('}'), matches!(operator, '#' | '%'))?);
-                let value = self.get(&name);
+                // `${name:-default}` is how one says that a variable may be unset.
+                let value = match operator {
+                    '#' | '%' => self.get(&name),
+                    _ => (self.lookup)(&name).inspect(|_| self.note(&name, true)),
+                };
                 if value.is_none() && self.rules.keep_unset {
                     return Ok(format!("${{{name}{}{word}}}", sign(operator)));
                 }
@@ -314,12 +322,17 @@ impl Run<'_> {
 
     fn get(&mut self, name: &str) -> Option<String> {
         let value = (self.lookup)(name);
-        let set = match value {
-            Some(_) => &mut self.expansion.used,
-            None => &mut self.expansion.unset,
-        };
-        set.insert(name.to_owned());
+        self.note(name, value.is_some());
         value
+    }
+
+    fn note(&mut self, name: &str, is_set: bool) {
+        let names = if is_set {
+            &mut self.expansion.used
+        } else {
+            &mut self.expansion.unset
+        };
+        names.insert(name.to_owned());
     }
 }
 

@@ -102,7 +102,10 @@ fn what_is_no_substitution() {
     ] {
         assert!(fails(word).contains(message), "{word}: {}", fails(word));
     }
-    assert_eq!(fails(&"${U:-".repeat(1000)), "substitutions are nested too deeply");
+    assert_eq!(
+        fails(&"${U:-".repeat(1000)),
+        "substitutions are nested too deeply"
+    );
 }
 
 #[test]
@@ -116,9 +119,9 @@ fn words_are_split_after_expansion() {
 
 #[test]
 fn used_and_unset_variables_are_told() {
-    let expansion = Expander::new('\\').expand("$A${U:-$V}", &lookup).unwrap();
+    let expansion = Expander::new('\\').expand("$A${U:-$V}${W%x}", &lookup).unwrap();
     assert_eq!(expansion.used.iter().collect::<Vec<_>>(), ["A"]);
-    assert_eq!(expansion.unset.iter().collect::<Vec<_>>(), ["U", "V"]);
+    assert_eq!(expansion.unset.iter().collect::<Vec<_>>(), ["V", "W"]);
 }
 
 #[test]

@@ -109,7 +109,15 @@ mod tests {
     #[test]
     fn words_that_are_heredocs() {
         for word in [
-            "<<EOF", "<<'EOF'", "<<\"EOF\"", "<<-EOF", "<<-'EOF'", "<<EO\"F\"", "<< EOF", "<<- EOF", "7<<EOF",
+            "<<EOF",
+            "<<'EOF'",
+            "<<\"EOF\"",
+            "<<-EOF",
+            "<<-'EOF'",
+            "<<EO\"F\"",
+            "<< EOF",
+            "<<- EOF",
+            "7<<EOF",
         ] {
             assert_eq!(name(word).as_deref(), Some("EOF"), "{word}");
         }
@@ -126,9 +134,7 @@ mod tests {
 
     #[test]
     fn lines_with_heredocs() {
-        let names = |line| -> Vec<String> {
-            find(line).unwrap().into_iter().map(|head| head.name).collect()
-        };
+        let names = |line| -> Vec<String> { find(line).unwrap().into_iter().map(|head| head.name).collect() };
         assert_eq!(names("RUN cat <<A >x && sh <<-'B'"), ["A", "B"]);
         assert_eq!(names("RUN cat << EOF"), ["EOF"]);
         assert_eq!(names("COPY <<$X /y"), ["$X"]);

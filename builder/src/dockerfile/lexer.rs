@@ -145,7 +145,11 @@ impl<'a> Lexer<'a> {
     }
 
     /// Reads a heredoc's body up to the line that is its name. `None`: the file ends before.
-    pub fn heredoc_body(&mut self, name: &str, strip_tabs: bool) -> Result<Option<(usize, usize)>, Diagnostic> {
+    pub fn heredoc_body(
+        &mut self,
+        name: &str,
+        strip_tabs: bool,
+    ) -> Result<Option<(usize, usize)>, Diagnostic> {
         let start = self.offset;
         while let Some(physical) = self.physical()? {
             let text = if strip_tabs {
@@ -201,7 +205,10 @@ mod tests {
             lines("\u{feff}  RUN a \\\n# no\n  # nor this\n  b \\  \n\n c\nUSER x"),
             ["RUN a   b  c", "USER x"]
         );
-        assert_eq!(lines("RUN a \\\r\n  b\r\n\r\nUSER x\r\n"), ["RUN a   b", "USER x"]);
+        assert_eq!(
+            lines("RUN a \\\r\n  b\r\n\r\nUSER x\r\n"),
+            ["RUN a   b", "USER x"]
+        );
         assert_eq!(lines("RUN a\\\\\nUSER x"), ["RUN a\\\\", "USER x"]);
         assert_eq!(lines("RUN a \\"), ["RUN a "]);
         assert_eq!(lines("# escape=`\nRUN a\\ `\n b"), ["RUN a\\  b"]);
@@ -226,7 +233,11 @@ mod tests {
 
     #[test]
     fn directives_come_first_and_once() {
-        let source = Source::new(0, "f", "# Syntax = docker/dockerfile:1\n#escape=`\n# x=y\n# check=z\nA");
+        let source = Source::new(
+            0,
+            "f",
+            "# Syntax = docker/dockerfile:1\n#escape=`\n# x=y\n# check=z\nA",
+        );
         let mut lexer = Lexer::new(&source);
         let line = lexer.next_line().unwrap().unwrap();
         assert_eq!(lexer.directives.syntax.unwrap().value, "docker/dockerfile:1");

@@ -45,7 +45,11 @@ pub fn parse_source(source: Source) -> Result<Dockerfile, Diagnostics> {
 
 fn instruction(source: &Source, lexer: &mut Lexer<'_>, line: LogicalLine) -> Result<Instruction, Diagnostic> {
     let escape = lexer.directives.escape_char();
-    let parser = LineParser { source, line: &line, escape };
+    let parser = LineParser {
+        source,
+        line: &line,
+        escape,
+    };
     // The bodies of heredocs have to be read even if the line turns out to be wrong.
     let parsed = parser.instruction(0..line.text.len());
     let takes_heredocs = match &parsed {
@@ -167,7 +171,10 @@ impl LineParser<'_> {
                 serde_json::Value::String(raw) => Ok(Word { raw, span }),
                 other => Err(self
                     .source
-                    .diagnose(span, format!("the JSON array holds {other}, which is not a string"))
+                    .diagnose(
+                        span,
+                        format!("the JSON array holds {other}, which is not a string"),
+                    )
                     .help("quote it: the elements of an exec form are strings")),
             })
             .collect::<Result<Vec<_>, _>>()
@@ -185,7 +192,10 @@ impl LineParser<'_> {
             if value >= range.len() {
                 return Err(self
                     .source
-                    .diagnose(self.span(range), format!("{keyword} needs a value after the name"))
+                    .diagnose(
+                        self.span(range),
+                        format!("{keyword} needs a value after the name"),
+                    )
                     .help(format!("write {keyword} {name}=value")));
             }
             return Ok(vec![Pair {
@@ -202,8 +212,14 @@ impl LineParser<'_> {
                     .diagnose(word.span, format!("{:?} is not of the form name=value", word.raw))
                     .help("quote values that contain blanks: name=\"a b\"")),
                 Some((name, value)) => Ok(Pair {
-                    name: Word { raw: name.to_owned(), span: word.span },
-                    value: Word { raw: value.to_owned(), span: word.span },
+                    name: Word {
+                        raw: name.to_owned(),
+                        span: word.span,
+                    },
+                    value: Word {
+                        raw: value.to_owned(),
+                        span: word.span,
+                    },
                     legacy: false,
                 }),
             })
@@ -223,8 +239,10 @@ impl LineParser<'_> {
 
     fn heredocs(&self, lexer: &mut Lexer<'_>) -> Result<Vec<Heredoc>, Diagnostic> {
         let line_span = self.span(0..self.line.text.len());
-        let heads = heredoc::find(&self.line.text)
-            .map_err(|error| self.source.diagnose(line_span, format!("in a heredoc's name: {error}")))?;
+        let heads = heredoc::find(&self.line.text).map_err(|error| {
+            self.source
+                .diagnose(line_span, format!("in a heredoc's name: {error}"))
+        })?;
         heads
             .into_iter()
             .map(|head| match lexer.heredoc_body(&head.name, head.strip_tabs)? {
@@ -233,9 +251,10 @@ impl LineParser<'_> {
                     span: self.source.span(start, end),
                     head,
                 }),
-                None => Err(self
-                    .source
-                    .diagnose(line_span, format!("the heredoc {0} is not ended by a line {0}", head.name))),
+                None => Err(self.source.diagnose(
+                    line_span,
+                    format!("the heredoc {0} is not ended by a line {0}", head.name),
+                )),
             })
             .collect()
     }

@@ -79,10 +79,7 @@ fn pairs_new_and_old() {
             ("f".into(), "g\\ h".into(), false)
         ]
     );
-    assert_eq!(
-        pairs("LABEL a  b=c  d"),
-        [("a".into(), "b=c  d".into(), true)]
-    );
+    assert_eq!(pairs("LABEL a  b=c  d"), [("a".into(), "b=c  d".into(), true)]);
     assert_eq!(pairs("ENV"), []);
     assert!(error("ENV a").contains("ENV needs a value after the name"));
     assert!(error("ENV a=b c").contains("\"c\" is not of the form name=value"));
@@ -116,7 +113,11 @@ fn heredocs_are_cut_out() {
     let [run, user, onbuild] = file.instructions.as_slice() else {
         panic!("{:?}", file.instructions)
     };
-    let bodies: Vec<_> = run.heredocs.iter().map(|h| (h.body.as_str(), h.content())).collect();
+    let bodies: Vec<_> = run
+        .heredocs
+        .iter()
+        .map(|h| (h.body.as_str(), h.content()))
+        .collect();
     assert_eq!(
         bodies,
         [
@@ -128,7 +129,10 @@ fn heredocs_are_cut_out() {
     assert_eq!(user.span.line, 7);
     assert_eq!(onbuild.heredocs[0].body, "three\n");
     assert_eq!(
-        parse("f", "RUN [\"cat\", \"<<A\"]\nUSER x").unwrap().instructions.len(),
+        parse("f", "RUN [\"cat\", \"<<A\"]\nUSER x")
+            .unwrap()
+            .instructions
+            .len(),
         2
     );
     assert!(error("FROM x\nRUN <<E\nabc").contains("Dockerfile:2: the heredoc E is not ended by a line E"));

@@ -142,10 +142,7 @@ mod tests {
             let texts: Vec<String> = found.into_iter().map(|flag| flag.text).collect();
             (texts.join("|"), text[rest..].to_owned())
         };
-        assert_eq!(
-            check("--a=1  --b x --c"),
-            ("--a=1|--b".into(), "x --c".into())
-        );
+        assert_eq!(check("--a=1  --b x --c"), ("--a=1|--b".into(), "x --c".into()));
         assert_eq!(
             check(r#"--a="x y" --b='\'' --c=d\ e z"#),
             (r"--a=x y|--b='|--c=d e".into(), "z".into())

@@ -18,6 +18,8 @@ pub struct StageId(pub usize);
 pub struct Plan {
     pub stages: Vec<Stage>,
     pub warnings: Vec<Warning>,
+    /// The argument SOURCE_DATE_EPOCH, seconds since 1970.
+    pub source_date_epoch: Option<i64>,
 }
 
 #[derive(Clone, Debug)]
@@ -113,7 +115,8 @@ pub enum Network {
 #[derive(Clone, Debug)]
 pub struct Copy {
     pub from: CopyFrom,
-    /// Cleaned source patterns, relative to the source's root (no leading `/`), Go `filepath.Match` wildcards allowed.
+    /// Cleaned source patterns, relative to the source's root (no leading `/`; the root itself is `.`), Go
+    /// `filepath.Match` wildcards allowed. With `parents` there may be one `/./`: what stands before it is not kept.
     pub sources: Vec<String>,
     /// Heredoc files: name and content, mode 0644.
     pub inline: Vec<InlineFile>,
@@ -194,4 +197,6 @@ pub struct ImageNeed {
     pub reference: String,
     pub platform: Platform,
     pub span: Span,
+    /// What may be meant if there is no such image.
+    pub hint: Option<String>,
 }
