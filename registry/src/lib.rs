@@ -7,7 +7,10 @@
 
 mod config;
 mod http;
+mod listen;
+mod lock;
 mod metadata;
+mod report;
 mod server;
 mod service;
 mod storage;

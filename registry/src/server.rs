@@ -1,27 +1,99 @@
 //! Starting, serving and stopping.
 
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::Config;
+use tokio::task::JoinHandle;
+
+use crate::config::{Anonymous, Config};
+use crate::http::{App, AppState, Inner, Metrics, Via};
+use crate::listen::{self, Connections, Socket};
+use crate::lock::{DataDirLock, LockError};
+use crate::metadata::sqlite::Sqlite;
+use crate::metadata::{MetadataError, MetadataStore, Upkeep};
+use crate::report::chain;
+use crate::service::{Registry, Tokens};
+use crate::storage::filesystem::Filesystem;
+use crate::storage::{BlobStore, StorageError};
 
 /// A running registry.
 pub struct Server {
+    state: AppState,
+    connections: Connections,
     addresses: Vec<SocketAddr>,
-    socket: PathBuf,
+    socket: Socket,
+    run_dir: PathBuf,
+    background: Vec<JoinHandle<()>>,
+    _lock: DataDirLock,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
+    #[error(
+        "refusing to listen on {0}: other machines reach it and nobody decided what they may do; \
+         set [access] anonymous = \"read-only\" or \"read-write\""
+    )]
+    AccessUndecided(SocketAddr),
     #[error("cannot listen on {address}")]
-    Listen { address: SocketAddr, source: std::io::Error },
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot serve the socket {path}")]
+    Socket { path: PathBuf, source: io::Error },
+    #[error("cannot use data directory {path}")]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    #[error("cannot open the database")]
+    Metadata(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot open the blob store")]
+    Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the database in {path} belongs to another blob store: {database} there, {store} here")]
+    ForeignStore { path: PathBuf, database: String, store: String },
 }
 
 impl Server {
-    /// Binds, opens the data directory, recovers what a crash left.
+    /// Opens the data directory, recovers what a crash left, and listens.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
-        Ok(Self { addresses: config.listen, socket: config.data_dir })
+        for address in &config.listen {
+            if config.access.anonymous.is_none() && !address.ip().is_loopback() {
+                return Err(ServeError::AccessUndecided(*address));
+            }
+        }
+        let run_dir = config.data_dir.join("run");
+        prepare(&config.data_dir, &run_dir)
+            .map_err(|source| ServeError::DataDir { path: config.data_dir.clone(), source })?;
+        let lock = DataDirLock::take(&config.data_dir)?;
+        remove_addresses(&run_dir);
+        let (registry, reconcile) = open(&config).await?;
+        let socket = Socket::bind(&run_dir)?;
+
+        let config = Arc::new(config);
+        let state = AppState::new(Inner {
+            registry: Arc::clone(&registry),
+            tokens: Arc::new(Tokens::new()),
+            config: Arc::clone(&config),
+            socket: socket.path().to_owned(),
+            metrics: Metrics::new(),
+        });
+        let app = Arc::new(App::new(state.clone()));
+        let mut connections = Connections::new(app, &config.limits);
+        let anonymous = config.access.anonymous.unwrap_or(Anonymous::ReadWrite);
+        let addresses = connections.listen(&config.listen, Via::Tcp(anonymous)).await?;
+        connections.listen_on_socket(&socket, Via::Socket);
+        listen::write_addresses(&run_dir, &addresses)
+            .map_err(|source| ServeError::DataDir { path: run_dir.clone(), source })?;
+
+        let mut background = vec![tokio::spawn(Arc::clone(&registry).keep_clean())];
+        if reconcile {
+            background.push(tokio::spawn(async move {
+                if let Err(error) = registry.reconcile().await {
+                    tracing::error!(error = chain(&error), "reconciling after an unclean boot failed");
+                }
+            }));
+        }
+        Ok(Self { state, connections, addresses, socket, run_dir, background, _lock: lock })
     }
 
     /// The real addresses of the TCP listeners.
@@ -31,12 +103,67 @@ impl Server {
 
     /// The unix socket that the worker uses.
     pub fn socket_path(&self) -> &Path {
-        &self.socket
+        self.socket.path()
     }
 
     /// Serves until `shutdown` is done, then finishes running transfers up to the limit.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
         shutdown.await;
-        Ok(())
+        remove_addresses(&self.run_dir);
+        // Stop order: no new requests and the running ones finished, then background work, then the database.
+        self.connections.stop().await;
+        for task in &self.background {
+            task.abort();
+        }
+        self.state.registry.metadata.close().await.map_err(metadata)
     }
+}
+
+/// Opens both stores, checks that they belong together, and cleans up. Whether a reconciliation is needed is told.
+async fn open(config: &Config) -> Result<(Arc<Registry>, bool), ServeError> {
+    let store = Filesystem::open(&config.data_dir).await.map_err(storage)?;
+    let database = config.data_dir.join("registry.db");
+    let database = Sqlite::open(&database, &config.limits).await.map_err(metadata)?;
+    let opened = database.opened().await.map_err(metadata)?;
+    let identity = store.identity(&opened.store_uuid).await.map_err(storage)?;
+    if identity != opened.store_uuid {
+        return Err(ServeError::ForeignStore {
+            path: config.data_dir.clone(),
+            database: opened.store_uuid,
+            store: identity,
+        });
+    }
+    let (database, store): (Arc<dyn MetadataStore>, Arc<dyn BlobStore>) = (Arc::new(database), Arc::new(store));
+    let registry =
+        Arc::new(Registry::new(database, store, config.limits.clone(), config.sparse_indexes));
+    if let Err(error) = registry.drop_stray_uploads().await {
+        tracing::warn!(error = chain(&error), "stray uploads were not removed");
+    }
+    Ok((registry, opened.after_power_cut))
+}
+
+fn prepare(data_dir: &Path, run_dir: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
+    // Who may enter it can talk to the worker's socket.
+    std::fs::set_permissions(run_dir, std::fs::Permissions::from_mode(0o700))
+}
+
+/// So that nobody finds a server that isn't there.
+fn remove_addresses(run_dir: &Path) {
+    match std::fs::remove_file(run_dir.join("addresses")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "run/addresses was not removed");
+        }
+        _ => {}
+    }
+}
+
+fn metadata(error: MetadataError) -> ServeError {
+    ServeError::Metadata(Box::new(error))
+}
+
+fn storage(error: StorageError) -> ServeError {
+    ServeError::Storage(Box::new(error))
 }

@@ -1,1 +1,24 @@
-//! Being written.
+//! HTTP: paths and headers to typed calls, results to answers. axum is used here and nowhere else.
+
+mod api;
+mod app;
+mod blobs;
+mod catalog;
+mod error;
+mod health;
+mod manifests;
+mod metrics;
+mod page;
+mod principal;
+mod range;
+mod referrers;
+mod route;
+mod state;
+mod tags;
+mod uploads;
+
+pub(crate) use error::{ApiError, Code};
+pub(crate) use app::App;
+pub(crate) use metrics::Metrics;
+pub(crate) use principal::Via;
+pub(crate) use state::{AppState, Inner};

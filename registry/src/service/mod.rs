@@ -1,1 +1,47 @@
-//! Being written.
+//! What a registry does, without HTTP.
+
+pub(crate) mod access;
+mod blobs;
+mod cached;
+mod error;
+mod ingest;
+mod janitor;
+mod lists;
+mod manifests;
+mod uploads;
+
+use std::sync::Arc;
+
+pub(crate) use access::{Action, BuildGrant, Principal, Tokens};
+pub(crate) use blobs::OpenBlob;
+pub(crate) use error::{BodyError, RegistryError, Result};
+pub(crate) use ingest::BodyStream;
+pub(crate) use lists::Page;
+pub(crate) use manifests::{PushManifest, Pushed};
+pub(crate) use uploads::{Chunk, Session};
+
+use crate::config::Limits;
+use crate::metadata::MetadataStore;
+use crate::storage::BlobStore;
+use cached::Caches;
+
+/// A registry over its two stores.
+pub(crate) struct Registry {
+    pub(crate) metadata: Arc<dyn MetadataStore>,
+    pub(crate) store: Arc<dyn BlobStore>,
+    pub(crate) limits: Limits,
+    /// Accept indexes whose manifests are not all here.
+    sparse_indexes: bool,
+    caches: Caches,
+}
+
+impl Registry {
+    pub(crate) fn new(
+        metadata: Arc<dyn MetadataStore>,
+        store: Arc<dyn BlobStore>,
+        limits: Limits,
+        sparse_indexes: bool,
+    ) -> Self {
+        Self { metadata, store, limits, sparse_indexes, caches: Caches::new() }
+    }
+}

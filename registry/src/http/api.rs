@@ -1,0 +1,24 @@
+//! `/api/v1` and what lies beside `/v2`: an ordinary axum router, since these paths have fixed shapes.
+
+use axum::Router;
+
+use super::{ApiError, AppState, Code, health};
+
+pub(super) fn router(state: AppState) -> Router {
+    let api = Router::new().fallback(not_found);
+    Router::new()
+        .merge(health::routes())
+        .nest("/api/v1", api)
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(axum::extract::DefaultBodyLimit::disable())
+        .with_state(state)
+}
+
+async fn not_found() -> ApiError {
+    ApiError::new(Code::NotFound, "there is nothing at this path")
+}
+
+async fn method_not_allowed() -> ApiError {
+    ApiError::new(Code::MethodNotAllowed, "this path has no such method")
+}

@@ -1,0 +1,225 @@
+//! The only place that turns errors into answers: one table of codes, one conversion a kind of error.
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use client::api::{ErrorBody, ErrorItem};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use oci::{DigestError, NameError, ReferenceError};
+use serde_json::json;
+
+use crate::report::chain;
+use crate::service::RegistryError;
+
+/// An answer that is an error.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    items: Vec<ErrorItem>,
+    status: StatusCode,
+    headers: HeaderMap,
+    /// The server's fault: what to log, kept from the caller.
+    internal: Option<String>,
+}
+
+macro_rules! codes {
+    ($($name:ident = $code:literal, $status:ident;)*) => {
+        /// The error codes of the distribution specification and our own.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub(crate) enum Code { $($name,)* }
+
+        impl Code {
+            fn entry(self) -> (&'static str, StatusCode) {
+                match self { $(Self::$name => ($code, StatusCode::$status),)* }
+            }
+        }
+    };
+}
+
+codes! {
+    BlobInUse = "DENIED", METHOD_NOT_ALLOWED;
+    BlobUnknown = "BLOB_UNKNOWN", NOT_FOUND;
+    BlobUploadBusy = "BLOB_UPLOAD_INVALID", CONFLICT;
+    BlobUploadInvalid = "BLOB_UPLOAD_INVALID", BAD_REQUEST;
+    BlobUploadRange = "BLOB_UPLOAD_INVALID", RANGE_NOT_SATISFIABLE;
+    BlobUploadUnknown = "BLOB_UPLOAD_UNKNOWN", NOT_FOUND;
+    Denied = "DENIED", FORBIDDEN;
+    DigestInvalid = "DIGEST_INVALID", BAD_REQUEST;
+    Internal = "UNKNOWN", INTERNAL_SERVER_ERROR;
+    ManifestBlobUnknown = "MANIFEST_BLOB_UNKNOWN", NOT_FOUND;
+    ManifestInUse = "DENIED", METHOD_NOT_ALLOWED;
+    ManifestInvalid = "MANIFEST_INVALID", BAD_REQUEST;
+    ManifestTooLarge = "SIZE_INVALID", PAYLOAD_TOO_LARGE;
+    ManifestUnknown = "MANIFEST_UNKNOWN", NOT_FOUND;
+    MethodNotAllowed = "UNSUPPORTED", METHOD_NOT_ALLOWED;
+    NameInvalid = "NAME_INVALID", BAD_REQUEST;
+    NameUnknown = "NAME_UNKNOWN", NOT_FOUND;
+    NotFound = "NOT_FOUND", NOT_FOUND;
+    PageInvalid = "PAGINATION_NUMBER_INVALID", BAD_REQUEST;
+    Range = "RANGE_INVALID", RANGE_NOT_SATISFIABLE;
+    RequestInvalid = "REQUEST_INVALID", BAD_REQUEST;
+    SizeInvalid = "SIZE_INVALID", BAD_REQUEST;
+    StorageFull = "STORAGE_FULL", INSUFFICIENT_STORAGE;
+    TagInvalid = "TAG_INVALID", BAD_REQUEST;
+    TooLarge = "SIZE_INVALID", PAYLOAD_TOO_LARGE;
+    Unauthorized = "UNAUTHORIZED", UNAUTHORIZED;
+    Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE;
+    BadGateway = "UPSTREAM_FAILED", BAD_GATEWAY;
+}
+
+impl ApiError {
+    pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
+        let (name, status) = code.entry();
+        let item = ErrorItem { code: name.to_owned(), message: message.into(), detail: None };
+        Self { items: vec![item], status, headers: HeaderMap::new(), internal: None }
+    }
+
+    /// The server's own fault: the cause is logged, the caller learns that there was one.
+    pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
+        let mut api = Self::new(Code::Internal, "internal error: the server's log has the details");
+        api.internal = Some(chain(error));
+        api
+    }
+
+    pub(crate) fn with_detail(mut self, detail: serde_json::Value) -> Self {
+        if let Some(item) = self.items.first_mut() {
+            item.detail = Some(detail);
+        }
+        self
+    }
+
+    pub(crate) fn with_header(mut self, name: header::HeaderName, value: impl AsRef<str>) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
+            self.headers.insert(name, value);
+        }
+        self
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let Some(cause) = &self.internal {
+            tracing::error!(cause, "request failed");
+        }
+        let body = serde_json::to_vec(&ErrorBody { errors: self.items }).unwrap_or_default();
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        *response.headers_mut() = self.headers;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+    }
+}
+
+impl From<RegistryError> for ApiError {
+    fn from(error: RegistryError) -> Self {
+        use RegistryError as E;
+        let message = error.to_string();
+        let new = |code| Self::new(code, message.clone());
+        match &error {
+            E::Denied { .. } => new(Code::Denied),
+            E::NameUnknown(_) => new(Code::NameUnknown),
+            E::BlobUnknown { digest, .. } => {
+                new(Code::BlobUnknown).with_detail(json!({ "digest": digest }))
+            }
+            E::BlobInUse { manifest, .. } => {
+                new(Code::BlobInUse).with_detail(json!({ "manifest": manifest }))
+            }
+            E::UploadUnknown(_) => new(Code::BlobUploadUnknown),
+            E::UploadBusy(_) => new(Code::BlobUploadBusy).with_header(header::RETRY_AFTER, "1"),
+            // The handler knows the path and adds Location and Range.
+            E::UploadOffset { offset, .. } => {
+                new(Code::BlobUploadRange).with_detail(json!({ "offset": offset }))
+            }
+            E::BodyLength { .. } => new(Code::SizeInvalid),
+            E::BodyBroken { .. } => new(Code::BlobUploadInvalid),
+            E::DigestMismatch { expected, actual } => {
+                new(Code::DigestInvalid).with_detail(json!({ "expected": expected, "actual": actual }))
+            }
+            E::ManifestUnknown { reference, .. } => {
+                new(Code::ManifestUnknown).with_detail(json!({ "reference": reference.to_string() }))
+            }
+            E::ManifestInvalid(_) => new(Code::ManifestInvalid),
+            E::ManifestTooLarge { limit } => {
+                new(Code::ManifestTooLarge).with_detail(json!({ "limit_bytes": limit }))
+            }
+            E::ManifestIncomplete { blobs, manifests, .. } => incomplete(blobs, manifests),
+            E::ManifestInUse { index, .. } => {
+                new(Code::ManifestInUse).with_detail(json!({ "index": index }))
+            }
+            E::Storage(storage) if storage.is_full() => Self {
+                internal: Some(chain(&error)),
+                ..Self::new(Code::StorageFull, "the server's disk is full")
+            },
+            E::Metadata(_) | E::Storage(_) | E::Task(_) => Self::internal(&error),
+        }
+    }
+}
+
+/// One item for each thing that is missing, as the specification's `MANIFEST_BLOB_UNKNOWN` asks.
+fn incomplete(blobs: &[oci::Digest], manifests: &[oci::Digest]) -> ApiError {
+    let mut api = ApiError::new(Code::ManifestBlobUnknown, "");
+    let item = |kind: &str, digest: &oci::Digest| ErrorItem {
+        code: Code::ManifestBlobUnknown.entry().0.to_owned(),
+        message: format!("{kind} {digest} is not in this repository: push it first"),
+        detail: Some(json!({ "digest": digest })),
+    };
+    api.items = blobs.iter().map(|digest| item("blob", digest)).collect();
+    api.items.extend(manifests.iter().map(|digest| item("manifest", digest)));
+    api
+}
+
+impl From<NameError> for ApiError {
+    fn from(error: NameError) -> Self {
+        let code = match error {
+            NameError::Tag(_) => Code::TagInvalid,
+            NameError::Repository(_) | NameError::RepositoryTooLong(_) => Code::NameInvalid,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl From<DigestError> for ApiError {
+    fn from(error: DigestError) -> Self {
+        Self::new(Code::DigestInvalid, error.to_string())
+    }
+}
+
+impl From<ReferenceError> for ApiError {
+    fn from(error: ReferenceError) -> Self {
+        match error {
+            ReferenceError::Digest { source, .. } => source.into(),
+            ReferenceError::Name { source, .. } => source.into(),
+            other => Self::new(Code::NameInvalid, other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci::Digest;
+
+    #[test]
+    fn every_missing_reference_is_listed() {
+        let (blob, manifest) = (Digest::sha256(b"blob"), Digest::sha256(b"manifest"));
+        let error = ApiError::from(RegistryError::ManifestIncomplete {
+            repository: "app".parse().unwrap(),
+            blobs: vec![blob],
+            manifests: vec![manifest],
+        });
+        let details: Vec<_> = error.items.iter().map(|item| item.detail.clone().unwrap()).collect();
+        assert_eq!(details, [json!({ "digest": blob }), json!({ "digest": manifest })]);
+        assert!(error.items.iter().all(|item| item.code == "MANIFEST_BLOB_UNKNOWN"));
+    }
+
+    #[test]
+    fn internal_causes_are_logged_and_not_told() {
+        let error = RegistryError::Storage(crate::storage::StorageError::Store {
+            path: "/secret".to_owned(),
+            operation: "listing",
+            source: std::io::Error::other("bad disk"),
+        });
+        let api = ApiError::from(error);
+        assert_eq!(api.status, StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(!api.items[0].message.contains("secret"));
+        assert!(api.internal.as_deref().is_some_and(|cause| cause.contains("bad disk")));
+    }
+}

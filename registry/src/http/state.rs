@@ -1,0 +1,35 @@
+//! What every handler can reach.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::metrics::Metrics;
+use crate::config::Config;
+use crate::service::{Registry, Tokens};
+
+/// Shared by all requests; cloning is cheap.
+#[derive(Clone)]
+pub(crate) struct AppState(Arc<Inner>);
+
+pub(crate) struct Inner {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) config: Arc<Config>,
+    /// The unix socket that this server serves for its worker.
+    pub(crate) socket: PathBuf,
+    pub(crate) metrics: Metrics,
+}
+
+impl AppState {
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+}
+
+impl std::ops::Deref for AppState {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}

@@ -1,0 +1,260 @@
+//! Listeners and connections. Our own accept loop, because axum's exposes no tuning.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use crate::config::Limits;
+use crate::http::{App, Via};
+use crate::server::ServeError;
+
+/// The largest read buffer of a connection: 64 of them must fit a small server's memory.
+const READ_BUFFER_BYTES: usize = 128 * 1024;
+/// What an HTTP/2 client may send before it waits for us.
+const H2_WINDOW_BYTES: u32 = 1024 * 1024;
+/// After an accept that failed, for example for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// The longest path that fits a socket address.
+const SOCKET_PATH_LEN_MAX: usize = 107;
+
+/// All listeners and the connections they have accepted.
+pub(crate) struct Connections {
+    shared: Arc<Shared>,
+    listeners: Vec<tokio::task::JoinHandle<()>>,
+    stop: watch::Sender<bool>,
+    /// Closed when the last connection has ended.
+    ended: mpsc::Receiver<Infallible>,
+    alive: mpsc::Sender<Infallible>,
+    grace: Duration,
+}
+
+struct Shared {
+    app: Arc<App>,
+    http: Builder<TokioExecutor>,
+    slots: Arc<Semaphore>,
+}
+
+/// Held by each listener and connection.
+#[derive(Clone)]
+struct Tie {
+    shared: Arc<Shared>,
+    stop: watch::Receiver<bool>,
+    _alive: mpsc::Sender<Infallible>,
+}
+
+impl Connections {
+    pub(crate) fn new(app: Arc<App>, limits: &Limits) -> Self {
+        let mut http = Builder::new(TokioExecutor::new());
+        http.http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.header_read_max)
+            .max_buf_size(READ_BUFFER_BYTES);
+        http.http2()
+            .timer(TokioTimer::new())
+            .initial_stream_window_size(H2_WINDOW_BYTES)
+            .initial_connection_window_size(2 * H2_WINDOW_BYTES)
+            .max_send_buf_size(READ_BUFFER_BYTES);
+        let slots = Arc::new(Semaphore::new(limits.connections_max));
+        let (alive, ended) = mpsc::channel(1);
+        Self {
+            shared: Arc::new(Shared { app, http, slots }),
+            listeners: Vec::new(),
+            stop: watch::Sender::new(false),
+            ended,
+            alive,
+            grace: limits.shutdown_grace,
+        }
+    }
+
+    /// Listens on TCP; returns the addresses that were really taken. A loopback that this machine doesn't have is left
+    /// out as long as another address works.
+    pub(crate) async fn listen(&mut self, wanted: &[SocketAddr], via: Via) -> Result<Vec<SocketAddr>, ServeError> {
+        let mut taken = Vec::new();
+        let mut missing = None;
+        for &address in wanted {
+            let failed = |source| ServeError::Listen { address, source };
+            let listener = match TcpListener::bind(address).await {
+                Ok(listener) => listener,
+                Err(error) if address.ip().is_loopback() && is_missing(&error) => {
+                    missing = Some(failed(error));
+                    continue;
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            taken.push(listener.local_addr().map_err(failed)?);
+            let tie = self.tie();
+            self.listeners.push(tokio::spawn(accept_tcp(listener, tie, via)));
+        }
+        match missing {
+            Some(error) if taken.is_empty() => Err(error),
+            _ => Ok(taken),
+        }
+    }
+
+    pub(crate) fn listen_on_socket(&mut self, socket: &Socket, via: Via) {
+        let (listener, tie) = (Arc::clone(&socket.listener), self.tie());
+        self.listeners.push(tokio::spawn(accept_unix(listener, tie, via)));
+    }
+
+    /// Accepts nothing more, lets running requests finish, and gives up on the rest after the grace.
+    pub(crate) async fn stop(mut self) {
+        for listener in &self.listeners {
+            listener.abort();
+        }
+        self.stop.send_replace(true);
+        drop(self.alive);
+        if tokio::time::timeout(self.grace, self.ended.recv()).await.is_err() {
+            tracing::warn!("some transfers did not finish in time and are cut");
+        }
+    }
+
+    fn tie(&self) -> Tie {
+        Tie { shared: Arc::clone(&self.shared), stop: self.stop.subscribe(), _alive: self.alive.clone() }
+    }
+}
+
+async fn accept_tcp(listener: TcpListener, tie: Tie, via: Via) {
+    loop {
+        // A full house leaves callers in the kernel's queue.
+        let Ok(slot) = Arc::clone(&tie.shared.slots).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                // Answers go out in few large writes: waiting for more would only delay them.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%error, "TCP_NODELAY was not set");
+                }
+                let tie = tie.clone();
+                tokio::spawn(async move {
+                    serve(stream, tie, via, Some(peer)).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+async fn accept_unix(listener: Arc<UnixListener>, tie: Tie, via: Via) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let tie = tie.clone();
+                tokio::spawn(serve(stream, tie, via, None));
+            }
+            Err(error) => pause(&error).await,
+        }
+    }
+}
+
+async fn pause(error: &io::Error) {
+    tracing::warn!(%error, "a connection was not accepted");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+async fn serve<S>(stream: S, mut tie: Tie, via: Via, peer: Option<SocketAddr>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let app = Arc::clone(&tie.shared.app);
+    let open = app.connection();
+    let service = service_fn(move |request| {
+        let app = Arc::clone(&app);
+        async move { Ok::<_, Infallible>(app.call(request, via, peer).await) }
+    });
+    let shared = Arc::clone(&tie.shared);
+    let mut connection = pin!(shared.http.serve_connection(TokioIo::new(stream), service));
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stopped(&mut tie.stop) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        // Clients hang up in all ways there are; nothing is wrong here.
+        tracing::debug!(error, "connection ended");
+    }
+    drop(open);
+}
+
+/// Returns when the server stops, or is gone already.
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}
+
+/// The worker's unix socket, removed when it is dropped.
+pub(crate) struct Socket {
+    path: PathBuf,
+    /// Where the data directory's own path is too long for a socket.
+    own_directory: Option<PathBuf>,
+    listener: Arc<UnixListener>,
+}
+
+impl Socket {
+    pub(crate) fn bind(run_dir: &Path) -> Result<Self, ServeError> {
+        let mut path = run_dir.join("api.sock");
+        let mut own_directory = None;
+        if path.as_os_str().len() > SOCKET_PATH_LEN_MAX {
+            let directory = std::env::temp_dir().join(format!("layeryard-{:016x}", rand::random::<u64>()));
+            std::fs::DirBuilder::new()
+                .mode(0o700)
+                .create(&directory)
+                .map_err(|source| ServeError::Socket { path: directory.clone(), source })?;
+            path = directory.join("api.sock");
+            own_directory = Some(directory);
+        }
+        let bind = || -> io::Result<UnixListener> {
+            // The lock is ours: a socket that is there was left by a crash.
+            match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let listener = UnixListener::bind(&path)?;
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+            Ok(listener)
+        };
+        match bind() {
+            Ok(listener) => Ok(Self { path, own_directory, listener: Arc::new(listener) }),
+            Err(source) => Err(ServeError::Socket { path, source }),
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // The next start removes what is left.
+        let _ = std::fs::remove_file(&self.path);
+        if let Some(directory) = &self.own_directory {
+            let _ = std::fs::remove_dir(directory);
+        }
+    }
+}
+
+/// Tells where the server is: one `http://IP:PORT` a line, all of it at once.
+pub(crate) fn write_addresses(run_dir: &Path, addresses: &[SocketAddr]) -> io::Result<()> {
+    let text: String = addresses.iter().map(|address| format!("http://{address}\n")).collect();
+    std::fs::write(run_dir.join("addresses.new"), text)?;
+    std::fs::rename(run_dir.join("addresses.new"), run_dir.join("addresses"))
+}
+
+/// The machine doesn't have this address.
+fn is_missing(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrNotAvailable
+        || error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error())
+}

@@ -1,0 +1,25 @@
+//! Failures of the metadata store. What a caller can expect (a missing blob, a busy session) are outcomes, not errors.
+
+use std::error::Error;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MetadataError {
+    #[error("database, {operation}")]
+    Database {
+        operation: &'static str,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("database has an invalid {what}")]
+    Corrupt {
+        what: &'static str,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("the transaction was not committed")]
+    NotCommitted,
+    #[error("database is closed")]
+    Closed,
+    #[error("database schema needs a newer layeryard: it says at least {needed}, this is {ours}")]
+    TooNew { needed: i64, ours: i64 },
+}

@@ -1,0 +1,307 @@
+//! Manifests: storing, finding, moving to the trash.
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use oci::{Digest, RepoName, Tag};
+use sqlx::sqlite::SqliteConnection;
+
+use super::blobs::charge;
+use super::rows::{
+    During, digest as read_digest, digest_list, ensure_repository, listed_digest, repository_id, stored_size,
+};
+use super::writer::Durability::{Async, Durable};
+use super::{Sqlite, Times, now, tags};
+use crate::metadata::{DeleteOutcome, Manifests, PutManifest, PutOutcome, Result, StoredManifest};
+
+#[async_trait]
+impl Manifests for Sqlite {
+    async fn put_manifest(&self, put: PutManifest) -> Result<PutOutcome> {
+        let times = self.times;
+        self.writer.run(Durable, move |connection| Box::pin(put_manifest(connection, put, times))).await
+    }
+
+    async fn resolve_tag(&self, repository: &RepoName, tag: &Tag) -> Result<Option<Digest>> {
+        let stored: Option<Vec<u8>> = sqlx::query_scalar(
+            "SELECT m.digest FROM repositories r
+             JOIN tags t ON t.repository_id = r.id AND t.name = ?2
+             JOIN manifests m ON m.id = t.manifest_id
+             WHERE r.name = ?1 AND r.deleted_at IS NULL",
+        )
+        .bind(repository.as_str())
+        .bind(tag.as_str())
+        .fetch_optional(&self.readers)
+        .await
+        .during("resolving a tag")?;
+        stored.map(|stored| read_digest(&stored)).transpose()
+    }
+
+    async fn find_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Option<StoredManifest>> {
+        let found: Option<(i64, Option<i64>, String, Vec<u8>)> = sqlx::query_as(
+            "SELECT m.id, m.review_at, m.media_type, m.payload FROM repositories r
+             JOIN manifests m ON m.repository_id = r.id AND m.digest = ?2
+             WHERE r.name = ?1 AND r.deleted_at IS NULL AND m.deleted_at IS NULL",
+        )
+        .bind(repository.as_str())
+        .bind(digest.to_bytes())
+        .fetch_optional(&self.readers)
+        .await
+        .during("finding a manifest")?;
+        let Some((id, review_at, media_type, payload)) = found else { return Ok(None) };
+        // Whoever was told that a manifest is here can rely on it for half the delay.
+        let soon = now() + self.times.review_delay / 2;
+        if review_at.is_some_and(|at| at < soon) && !self.put_off_manifest_review(id).await? {
+            return Ok(None);
+        }
+        Ok(Some(StoredManifest { digest: *digest, media_type, bytes: Bytes::from(payload) }))
+    }
+
+    async fn delete_manifest(
+        &self,
+        repository: &RepoName,
+        digest: &Digest,
+        actor: &str,
+    ) -> Result<DeleteOutcome> {
+        let (repository, digest, actor) = (repository.clone(), *digest, actor.to_owned());
+        let times = self.times;
+        self.writer
+            .run(Durable, move |connection| {
+                Box::pin(async move { trash(connection, &repository, &digest, &actor, times).await })
+            })
+            .await
+    }
+
+    async fn delete_tag(&self, repository: &RepoName, tag: &Tag, actor: &str) -> Result<bool> {
+        let (repository, tag, actor) = (repository.clone(), tag.clone(), actor.to_owned());
+        let times = self.times;
+        self.writer
+            .run(Durable, move |connection| {
+                Box::pin(async move { tags::delete(connection, &repository, &tag, &actor, times).await })
+            })
+            .await
+    }
+}
+
+impl Sqlite {
+    /// False: the manifest went meanwhile.
+    async fn put_off_manifest_review(&self, id: i64) -> Result<bool> {
+        let review_at = now() + self.times.review_delay;
+        self.writer
+            .run(Async, move |connection| {
+                Box::pin(async move {
+                    let updated =
+                        sqlx::query("UPDATE manifests SET review_at = ?2 WHERE id = ?1 AND deleted_at IS NULL")
+                            .bind(id)
+                            .bind(review_at)
+                            .execute(connection)
+                            .await
+                            .during("putting off a review")?;
+                    Ok(updated.rows_affected() == 1)
+                })
+            })
+            .await
+    }
+}
+
+async fn put_manifest(connection: &mut SqliteConnection, put: PutManifest, times: Times) -> Result<PutOutcome> {
+    let known = repository_id(connection, &put.repository).await?;
+    let blobs = match known {
+        _ if put.blobs.is_empty() => Vec::new(),
+        Some(repository) => missing_blobs(connection, repository, &put.blobs).await?,
+        None => put.blobs.clone(),
+    };
+    let manifests = match known {
+        _ if put.children.is_empty() || !put.children_required => Vec::new(),
+        Some(repository) => missing_children(connection, repository, &put.children).await?,
+        None => put.children.clone(),
+    };
+    if !blobs.is_empty() || !manifests.is_empty() {
+        return Ok(PutOutcome::Missing { blobs, manifests });
+    }
+    let repository = match known {
+        Some(id) => id,
+        None => ensure_repository(connection, &put.repository).await?,
+    };
+    let existing: Option<(i64, bool)> = sqlx::query_as(
+        "SELECT id, deleted_at IS NOT NULL FROM manifests WHERE repository_id = ?1 AND digest = ?2",
+    )
+    .bind(repository)
+    .bind(put.digest.to_bytes())
+    .fetch_optional(&mut *connection)
+    .await
+    .during("finding a manifest")?;
+    let manifest = match existing {
+        Some((id, trashed)) => {
+            renew(connection, repository, id, trashed, &put, times).await?;
+            id
+        }
+        None => insert(connection, repository, &put, times).await?,
+    };
+    for tag in &put.tags {
+        tags::set(connection, repository, tag, manifest, &put, times).await?;
+    }
+    Ok(PutOutcome::Stored)
+}
+
+async fn missing_blobs(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    blobs: &[Digest],
+) -> Result<Vec<Digest>> {
+    let missing: Vec<String> = sqlx::query_scalar(
+        "SELECT j.value FROM json_each(?2) j WHERE NOT EXISTS (
+             SELECT 1 FROM blobs b JOIN repository_blobs l
+                 ON l.repository_id = ?1 AND l.blob_id = b.id AND l.hidden = 0
+             WHERE b.digest = unhex(j.value) AND b.state = 0)",
+    )
+    .bind(repository)
+    .bind(digest_list(blobs))
+    .fetch_all(connection)
+    .await
+    .during("checking a manifest's blobs")?;
+    missing.iter().map(|hex| listed_digest(hex)).collect()
+}
+
+async fn missing_children(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    children: &[Digest],
+) -> Result<Vec<Digest>> {
+    let missing: Vec<String> = sqlx::query_scalar(
+        "SELECT j.value FROM json_each(?2) j WHERE NOT EXISTS (
+             SELECT 1 FROM manifests m
+             WHERE m.repository_id = ?1 AND m.digest = unhex(j.value) AND m.deleted_at IS NULL)",
+    )
+    .bind(repository)
+    .bind(digest_list(children))
+    .fetch_all(connection)
+    .await
+    .during("checking an index's manifests")?;
+    missing.iter().map(|hex| listed_digest(hex)).collect()
+}
+
+async fn insert(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    put: &PutManifest,
+    times: Times,
+) -> Result<i64> {
+    let (now, size) = (now(), stored_size(put.bytes.len() as u64));
+    let id: i64 = sqlx::query_scalar(
+        "INSERT INTO manifests
+             (repository_id, digest, media_type, artifact_type, subject, size, descriptor, pushed_at, pushed_by,
+              review_at, review_reason, payload)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'pushed', ?11) RETURNING id",
+    )
+    .bind(repository)
+    .bind(put.digest.to_bytes())
+    .bind(put.media_type.as_str())
+    .bind(put.artifact_type.as_str())
+    .bind(put.subject.map(|subject| subject.to_bytes()))
+    .bind(size)
+    .bind(put.descriptor.as_deref())
+    .bind(now)
+    .bind(put.actor.as_str())
+    .bind(now + times.undelete_window)
+    .bind(put.bytes.as_ref())
+    .fetch_one(&mut *connection)
+    .await
+    .during("inserting a manifest")?;
+    sqlx::query(
+        "INSERT INTO manifest_blobs (repository_id, manifest_id, blob_id)
+             SELECT ?1, ?2, b.id FROM json_each(?3) j JOIN blobs b ON b.digest = unhex(j.value);
+         INSERT INTO manifest_children (repository_id, parent_id, child_digest)
+             SELECT ?1, ?2, unhex(j.value) FROM json_each(?4) j;
+         UPDATE repositories SET manifest_count = manifest_count + 1 WHERE id = ?1",
+    )
+    .bind(repository)
+    .bind(id)
+    .bind(digest_list(&put.blobs))
+    .bind(digest_list(&put.children))
+    .execute(&mut *connection)
+    .await
+    .during("inserting a manifest's references")?;
+    charge(connection, repository, size).await?;
+    Ok(id)
+}
+
+/// A manifest that is pushed again: out of the trash, its review later.
+async fn renew(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    id: i64,
+    trashed: bool,
+    put: &PutManifest,
+    times: Times,
+) -> Result<()> {
+    let now = now();
+    sqlx::query(
+        "UPDATE manifests SET media_type = ?2, artifact_type = ?3, descriptor = ?4, pushed_at = ?5, pushed_by = ?6,
+             review_at = ?7, review_reason = 'pushed', deleted_at = NULL, deleted_by = NULL
+         WHERE id = ?1;
+         UPDATE repositories SET manifest_count = manifest_count + ?8 WHERE id = ?9 AND ?8 > 0",
+    )
+    .bind(id)
+    .bind(put.media_type.as_str())
+    .bind(put.artifact_type.as_str())
+    .bind(put.descriptor.as_deref())
+    .bind(now)
+    .bind(put.actor.as_str())
+    .bind(now + times.undelete_window)
+    .bind(i64::from(trashed))
+    .bind(repository)
+    .execute(connection)
+    .await
+    .during("renewing a manifest")?;
+    Ok(())
+}
+
+async fn trash(
+    connection: &mut SqliteConnection,
+    repository: &RepoName,
+    digest: &Digest,
+    actor: &str,
+    times: Times,
+) -> Result<DeleteOutcome> {
+    let Some(repository) = repository_id(connection, repository).await? else {
+        return Ok(DeleteOutcome::Unknown);
+    };
+    let id: Option<i64> = sqlx::query_scalar(
+        "SELECT id FROM manifests WHERE repository_id = ?1 AND digest = ?2 AND deleted_at IS NULL",
+    )
+    .bind(repository)
+    .bind(digest.to_bytes())
+    .fetch_optional(&mut *connection)
+    .await
+    .during("finding a manifest to delete")?;
+    let Some(id) = id else { return Ok(DeleteOutcome::Unknown) };
+    let index: Option<Vec<u8>> = sqlx::query_scalar(
+        "SELECT m.digest FROM manifest_children c JOIN manifests m ON m.id = c.parent_id
+         WHERE c.repository_id = ?1 AND c.child_digest = ?2 AND m.deleted_at IS NULL LIMIT 1",
+    )
+    .bind(repository)
+    .bind(digest.to_bytes())
+    .fetch_optional(&mut *connection)
+    .await
+    .during("finding a manifest's indexes")?;
+    if let Some(index) = index {
+        return Ok(DeleteOutcome::ReferencedBy(read_digest(&index)?));
+    }
+    let now = now();
+    sqlx::query(
+        "INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
+             SELECT repository_id, name, ?3, 'delete', ?4, ?5 FROM tags WHERE repository_id = ?1 AND manifest_id = ?2;
+         DELETE FROM tags WHERE repository_id = ?1 AND manifest_id = ?2;
+         UPDATE manifests SET deleted_at = ?5, deleted_by = ?4, review_at = ?6, review_reason = 'deleted' WHERE id = ?2;
+         UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = ?1",
+    )
+    .bind(repository)
+    .bind(id)
+    .bind(digest.to_bytes())
+    .bind(actor)
+    .bind(now)
+    .bind(now + times.undelete_window)
+    .execute(connection)
+    .await
+    .during("moving a manifest to the trash")?;
+    Ok(DeleteOutcome::Deleted)
+}

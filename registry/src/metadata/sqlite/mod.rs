@@ -1,0 +1,167 @@
+//! Metadata in one SQLite file, for exactly one process (the caller holds the data directory's lock).
+//!
+//! One task writes ([`writer`]); readers have a pool of their own and see every commit, as WAL gives them. This process's
+//! clock is the database's clock.
+
+mod blobs;
+mod cache;
+mod lists;
+mod manifests;
+mod rows;
+mod tags;
+mod upkeep;
+mod uploads;
+mod writer;
+
+use std::path::Path;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use sqlx::migrate::Migrator;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use sqlx::{ConnectOptions, Connection};
+
+use super::{MetadataError, MetadataStore, Opened, Result};
+use crate::config::Limits;
+use rows::During;
+use writer::Writer;
+
+static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
+
+/// The schema generation that this binary reads and writes; compared with `store.min_binary`.
+const GENERATION: i64 = 1;
+
+/// How long a reader waits for a connection of the pool.
+const READER_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Readers at once. More than cores only wait for each other.
+const READERS: u32 = 4;
+
+pub(crate) struct Sqlite {
+    writer: Writer,
+    readers: SqlitePool,
+    opened: Opened,
+    boot_id: String,
+    times: Times,
+}
+
+/// The configured delays in the database's unit, microseconds.
+#[derive(Clone, Copy)]
+struct Times {
+    upload_idle: i64,
+    upload_age: i64,
+    undelete_window: i64,
+    review_delay: i64,
+}
+
+impl MetadataStore for Sqlite {}
+
+impl Sqlite {
+    /// Opens or creates the database, migrates it, and takes over what the last process left.
+    pub(crate) async fn open(path: &Path, limits: &Limits) -> Result<Self> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("cache_size", "-8000")
+            .disable_statement_logging();
+        let mut connection =
+            SqliteConnection::connect_with(&options).await.during("opening the database")?;
+        MIGRATIONS.run(&mut connection).await.map_err(|source| MetadataError::Database {
+            operation: "migrating the schema",
+            source: Box::new(source),
+        })?;
+        let boot_id = boot_id();
+        let opened = take_over(&mut connection, &boot_id).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .acquire_timeout(READER_WAIT_MAX)
+            .test_before_acquire(false)
+            .connect_with(options.read_only(true).create_if_missing(false).pragma("query_only", "1"))
+            .await
+            .during("opening readers")?;
+        Ok(Self { writer: Writer::start(connection), readers, opened, boot_id, times: Times::of(limits) })
+    }
+}
+
+impl Times {
+    fn of(limits: &Limits) -> Self {
+        Self {
+            upload_idle: micros(limits.upload_idle_max),
+            upload_age: micros(limits.upload_age_max),
+            undelete_window: micros(limits.undelete_window),
+            review_delay: micros(limits.review_delay),
+        }
+    }
+}
+
+/// Checks the generation, notes that the database is in use, and frees the sessions that the last process was writing.
+async fn take_over(connection: &mut SqliteConnection, boot_id: &str) -> Result<Opened> {
+    let uuid = uuid::Uuid::new_v4().to_string();
+    let row: (String, i64, String, bool) = sqlx::query_as(
+        "INSERT INTO store (id, uuid, min_binary) VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING;
+         SELECT uuid, min_binary, boot_id, clean FROM store",
+    )
+    .bind(uuid)
+    .bind(GENERATION)
+    .fetch_one(&mut *connection)
+    .await
+    .during("reading the store's identity")?;
+    let (store_uuid, needed, last_boot, clean) = row;
+    if needed > GENERATION {
+        return Err(MetadataError::TooNew { needed, ours: GENERATION });
+    }
+    sqlx::query(
+        "UPDATE store SET boot_id = ?1, clean = 0, last_seen = ?2;
+         UPDATE uploads SET writer = NULL, writer_until = NULL WHERE writer IS NOT NULL",
+    )
+    .bind(boot_id)
+    .bind(now())
+    .execute(connection)
+    .await
+    .during("taking over the database")?;
+    Ok(Opened { store_uuid, after_power_cut: !clean && last_boot != boot_id })
+}
+
+/// Which run of the kernel this is: bytes written under another one may have been lost.
+fn boot_id() -> String {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    match String::from_str(id.trim()) {
+        Ok(id) if !id.is_empty() => id,
+        // Unknown: never the same as before, so that nothing unsynced is trusted.
+        _ => uuid::Uuid::new_v4().to_string(),
+    }
+}
+
+/// Microseconds since 1970.
+fn now() -> i64 {
+    micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metadata::{Upkeep, suite};
+
+    #[tokio::test]
+    async fn it_passes_the_contract_suite() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.db");
+        let store = Sqlite::open(&path, &Limits::default()).await.unwrap();
+        suite::run(&store).await;
+        store.close().await.unwrap();
+        let first = store.opened().await.unwrap();
+        let second = Sqlite::open(&path, &Limits::default()).await.unwrap().opened().await.unwrap();
+        assert_eq!(first.store_uuid, second.store_uuid);
+        assert!(!second.after_power_cut);
+    }
+}

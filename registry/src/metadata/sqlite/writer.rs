@@ -1,0 +1,233 @@
+//! The one writer: a task that owns the writing connection and commits what waits as one group.
+//!
+//! A job is a closure over the connection that awaits nothing else. Each runs in a savepoint, so that one failing job
+//! takes nothing with it. A group in which every job may be lost in a power cut is committed without a sync.
+
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use futures::future::BoxFuture;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{mpsc, oneshot};
+
+use super::rows::{During, database_error};
+use crate::metadata::{MetadataError, Result};
+use crate::report::chain;
+
+/// Jobs in one commit.
+const GROUP_JOBS_MAX: usize = 64;
+/// After this long a group is closed, so that its first job isn't kept waiting.
+const GROUP_TIME_MAX: Duration = Duration::from_millis(5);
+/// Jobs that wait before callers do.
+const QUEUE_JOBS_MAX: usize = 1024;
+
+/// What a commit must survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// A power cut.
+    Durable,
+    /// The end of the process.
+    Async,
+}
+
+pub(super) struct Writer {
+    foreground: mpsc::Sender<Box<dyn Job>>,
+}
+
+#[async_trait]
+trait Job: Send {
+    fn durable(&self) -> bool;
+    /// Does the work; false: it failed and must be rolled back.
+    async fn run(&mut self, connection: &mut SqliteConnection) -> bool;
+    fn answer(self: Box<Self>, committed: bool);
+}
+
+impl Writer {
+    pub(super) fn start(connection: SqliteConnection) -> Self {
+        let (foreground, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
+        tokio::spawn(Group { connection, synced: true }.serve(jobs));
+        Self { foreground }
+    }
+
+    /// Runs a transaction and returns when it is committed.
+    pub(super) async fn run<T, F>(&self, durability: Durability, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Transaction { durability, work: Some(work), outcome: None, reply };
+        self.foreground.send(Box::new(job)).await.map_err(|_| MetadataError::Closed)?;
+        answer.await.map_err(|_| MetadataError::Closed)?
+    }
+}
+
+struct Transaction<T, F> {
+    durability: Durability,
+    work: Option<F>,
+    outcome: Option<Result<T>>,
+    reply: oneshot::Sender<Result<T>>,
+}
+
+#[async_trait]
+impl<T, F> Job for Transaction<T, F>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+{
+    fn durable(&self) -> bool {
+        self.durability == Durability::Durable
+    }
+
+    async fn run(&mut self, connection: &mut SqliteConnection) -> bool {
+        let Some(work) = self.work.take() else { return false };
+        let outcome = work(connection).await;
+        let succeeded = outcome.is_ok();
+        self.outcome = Some(outcome);
+        succeeded
+    }
+
+    fn answer(self: Box<Self>, committed: bool) {
+        let outcome = match self.outcome {
+            Some(Ok(_)) if !committed => Err(MetadataError::NotCommitted),
+            Some(outcome) => outcome,
+            None => Err(MetadataError::NotCommitted),
+        };
+        // Nobody waits any more: the caller was cancelled, the commit stands.
+        let _ = self.reply.send(outcome);
+    }
+}
+
+struct Group {
+    connection: SqliteConnection,
+    /// Whether the connection syncs at commit.
+    synced: bool,
+}
+
+impl Group {
+    async fn serve(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
+        while let Some(first) = jobs.recv().await {
+            let mut group = vec![first];
+            while group.len() < GROUP_JOBS_MAX
+                && let Ok(next) = jobs.try_recv()
+            {
+                group.push(next);
+            }
+            let committed = self.commit(&mut group, &mut jobs).await;
+            if let Err(error) = &committed {
+                tracing::error!(error = chain(error), "metadata commit failed");
+            }
+            for job in group {
+                job.answer(committed.is_ok());
+            }
+            // A failed commit may or may not have reached the disk; only recovery at the next start can tell.
+            if committed.is_err() && self.roll_back().await.is_err() {
+                tracing::error!("the metadata writer stops: the database can't be rolled back");
+                return;
+            }
+        }
+    }
+
+    async fn commit(
+        &mut self,
+        group: &mut Vec<Box<dyn Job>>,
+        jobs: &mut mpsc::Receiver<Box<dyn Job>>,
+    ) -> Result<()> {
+        let durable = group.iter().any(|job| job.durable());
+        self.begin(durable).await?;
+        let begun = Instant::now();
+        let mut index = 0;
+        while index < group.len() {
+            self.run_in_savepoint(&mut group[index]).await?;
+            index += 1;
+            // What arrived meanwhile joins, if the group's durability covers it.
+            if index == group.len()
+                && index < GROUP_JOBS_MAX
+                && begun.elapsed() < GROUP_TIME_MAX
+                && self.synced
+                && let Ok(next) = jobs.try_recv()
+            {
+                group.push(next);
+            }
+        }
+        sqlx::query("COMMIT").execute(&mut self.connection).await.during("committing")?;
+        Ok(())
+    }
+
+    async fn begin(&mut self, durable: bool) -> Result<()> {
+        if durable != self.synced {
+            // Not prepared once and reused: a pragma may take effect while it is compiled.
+            let pragma = if durable { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            sqlx::raw_sql(pragma).execute(&mut self.connection).await.during("setting the sync mode")?;
+            self.synced = durable;
+        }
+        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await.during("beginning")?;
+        Ok(())
+    }
+
+    async fn run_in_savepoint(&mut self, job: &mut Box<dyn Job>) -> Result<()> {
+        sqlx::query("SAVEPOINT job").execute(&mut self.connection).await.during("setting a savepoint")?;
+        let end = if job.run(&mut self.connection).await {
+            "RELEASE job"
+        } else {
+            "ROLLBACK TO job; RELEASE job"
+        };
+        sqlx::query(end).execute(&mut self.connection).await.map_err(database_error("ending a savepoint"))?;
+        Ok(())
+    }
+
+    async fn roll_back(&mut self) -> Result<()> {
+        match sqlx::query("ROLLBACK").execute(&mut self.connection).await {
+            Ok(_) => Ok(()),
+            // SQLite has rolled back on its own after some errors, and there is nothing left to do.
+            Err(sqlx::Error::Database(error)) if error.message().contains("no transaction") => Ok(()),
+            Err(error) => Err(database_error("rolling back")(error)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sqlx::Connection;
+
+    async fn writer() -> Writer {
+        let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
+        sqlx::query("CREATE TABLE t (v INTEGER UNIQUE)").execute(&mut connection).await.unwrap();
+        Writer::start(connection)
+    }
+
+    fn insert(value: i64) -> impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<()>> + Send {
+        move |connection| {
+            Box::pin(async move {
+                sqlx::query("INSERT INTO t VALUES (?)")
+                    .bind(value)
+                    .execute(connection)
+                    .await
+                    .during("inserting")?;
+                Ok(())
+            })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_failing_job_takes_nothing_with_it() {
+        let writer = writer().await;
+        // All in one group, half of them doomed by the unique constraint.
+        let jobs = (0..20_i64).map(|index| {
+            let durability = if index % 3 == 0 { Durability::Durable } else { Durability::Async };
+            writer.run(durability, insert(index / 2))
+        });
+        let outcomes = futures::future::join_all(jobs).await;
+        assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 10);
+        let count: i64 = writer
+            .run(Durability::Async, |connection| {
+                Box::pin(async move {
+                    sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(connection).await.during("counting")
+                })
+            })
+            .await
+            .unwrap();
+        assert_eq!(count, 10);
+    }
+}

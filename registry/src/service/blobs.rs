@@ -1,0 +1,77 @@
+//! Blobs: reading, mounting, deleting.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use oci::{Digest, RepoName};
+
+use super::cached::CacheKey;
+use super::{Action, Principal, Registry, RegistryError, Result};
+use crate::metadata::{DeleteOutcome, StoredBlob};
+use crate::storage::ByteStream;
+
+/// Repositories that are looked at to mount a blob whose source isn't named.
+const ANONYMOUS_MOUNT_SOURCES: u32 = 64;
+
+/// A blob's bytes, ready to be sent.
+pub(crate) struct OpenBlob {
+    pub(crate) range: Range<u64>,
+    pub(crate) bytes: ByteStream,
+}
+
+impl Registry {
+    /// Finds a blob that is visible in the repository.
+    pub(crate) async fn blob(&self, repository: &RepoName, digest: &Digest) -> Result<Arc<StoredBlob>> {
+        let slot = match self.caches.blobs.get(repository, &CacheKey::Digest(digest)) {
+            Ok(blob) => return Ok(blob),
+            Err(slot) => slot,
+        };
+        let found = self.metadata.find_blob(repository, digest).await?;
+        let blob = Arc::new(found.ok_or_else(|| RegistryError::BlobUnknown {
+            repository: repository.clone(),
+            digest: *digest,
+        })?);
+        self.caches.blobs.put(slot, Arc::clone(&blob));
+        Ok(blob)
+    }
+
+    /// Opens the bytes of a blob in `range`, which lies within it.
+    pub(crate) async fn open_blob(&self, blob: &StoredBlob, range: Range<u64>) -> Result<OpenBlob> {
+        let bytes = self.store.read(&blob.key, range.clone()).await?;
+        Ok(OpenBlob { range, bytes })
+    }
+
+    /// Makes a blob of another repository visible in `target`. Without a source any will do that the caller may
+    /// pull from. False: it has to be uploaded.
+    pub(crate) async fn mount(
+        self: &Arc<Self>,
+        caller: &Principal,
+        target: &RepoName,
+        source: Option<&RepoName>,
+        digest: &Digest,
+    ) -> Result<bool> {
+        let sources = match source {
+            Some(source) => vec![source.clone()],
+            None => self.metadata.repositories_of(digest, ANONYMOUS_MOUNT_SOURCES).await?,
+        };
+        let Some(source) = sources.into_iter().find(|source| caller.may(Action::Pull, source)) else {
+            return Ok(false);
+        };
+        let (registry, target, digest) = (Arc::clone(self), target.clone(), *digest);
+        tokio::spawn(async move { Ok(registry.metadata.mount_blob(&target, &source, &digest).await?) }).await?
+    }
+
+    pub(crate) async fn delete_blob(self: &Arc<Self>, repository: &RepoName, digest: &Digest) -> Result<()> {
+        let (registry, repository, digest) = (Arc::clone(self), repository.clone(), *digest);
+        tokio::spawn(async move {
+            let outcome = registry.metadata.hide_blob(&repository, &digest).await?;
+            registry.caches.blobs.changed(&repository);
+            match outcome {
+                DeleteOutcome::Deleted => Ok(()),
+                DeleteOutcome::Unknown => Err(RegistryError::BlobUnknown { repository, digest }),
+                DeleteOutcome::ReferencedBy(manifest) => Err(RegistryError::BlobInUse { digest, manifest }),
+            }
+        })
+        .await?
+    }
+}

@@ -1,0 +1,59 @@
+//! Why a registry refuses. How each is answered is decided in `http/error.rs`.
+
+use oci::{Digest, ManifestError, Reference, RepoName};
+
+use crate::metadata::MetadataError;
+use crate::storage::{StorageError, UploadId};
+
+pub(crate) type Result<T, E = RegistryError> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RegistryError {
+    #[error("{actor} may not do this in repository {repository}")]
+    Denied { actor: String, repository: RepoName },
+    #[error("repository {0} is not known")]
+    NameUnknown(RepoName),
+    #[error("blob {digest} is not in repository {repository}")]
+    BlobUnknown { repository: RepoName, digest: Digest },
+    #[error("blob {digest} is needed by manifest {manifest} of this repository: delete that first")]
+    BlobInUse { digest: Digest, manifest: Digest },
+    #[error("upload {0} is not known in this repository: it was closed, cancelled or has expired")]
+    UploadUnknown(UploadId),
+    #[error("upload {0} is being written by another request")]
+    UploadBusy(UploadId),
+    #[error("upload {upload} stands at {offset} bytes: continue there")]
+    UploadOffset { upload: UploadId, offset: u64 },
+    #[error("request says it carries {expected} bytes but carries {actual}")]
+    BodyLength { expected: u64, actual: u64 },
+    #[error("request body broke off after {received} bytes")]
+    BodyBroken {
+        received: u64,
+        #[source]
+        source: BodyError,
+    },
+    #[error("content has digest {actual}, not {expected}")]
+    DigestMismatch { expected: Digest, actual: Digest },
+    #[error("manifest {reference} is not in repository {repository}")]
+    ManifestUnknown { repository: RepoName, reference: Reference },
+    #[error(transparent)]
+    ManifestInvalid(#[from] ManifestError),
+    #[error("manifest has more than {limit} bytes")]
+    ManifestTooLarge { limit: u64 },
+    #[error("manifest refers to content that repository {repository} does not have")]
+    ManifestIncomplete {
+        repository: RepoName,
+        blobs: Vec<Digest>,
+        manifests: Vec<Digest>,
+    },
+    #[error("manifest {digest} is listed by index {index}: delete that first")]
+    ManifestInUse { digest: Digest, index: Digest },
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    #[error("the task that did the work failed")]
+    Task(#[from] tokio::task::JoinError),
+}
+
+/// The caller's side of a body failed.
+pub(crate) type BodyError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,314 @@
+//! Upload sessions: from the first byte to a durable blob.
+//!
+//! Everything that changes a session runs in a task of its own, because the request's future is dropped when its
+//! client hangs up; then only the body ends early, and the task records how far it came.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use oci::{Algorithm, Digest, Hasher, RepoName};
+
+use super::ingest::{BodyStream, Received, Source};
+use super::{Registry, RegistryError, Result};
+use crate::metadata::{
+    Checkpoint, ClaimOutcome, ClaimUpload, Closing, CommitBlob, CommitOutcome, NewUpload, UploadState,
+};
+use crate::report::chain;
+use crate::storage::{ObjectName, UploadId};
+
+/// How often, and how many times, a session is tried again that another request is just leaving.
+const BUSY_PAUSE: Duration = Duration::from_millis(50);
+const BUSY_TRIES: u32 = 20;
+
+/// What a request says about the bytes it carries, as far as it says anything.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Chunk {
+    /// Where they begin.
+    pub(crate) offset: Option<u64>,
+    pub(crate) length: Option<u64>,
+}
+
+/// One session as a request names it.
+#[derive(Clone, Debug)]
+pub(crate) struct Session {
+    pub(crate) id: UploadId,
+    pub(crate) repository: RepoName,
+}
+
+impl Registry {
+    /// Opens a session whose blob comes with later requests.
+    pub(crate) async fn start_upload(
+        &self,
+        repository: &RepoName,
+        actor: &str,
+        algorithm: Algorithm,
+    ) -> Result<UploadId> {
+        let id = UploadId::random();
+        let upload = NewUpload {
+            id,
+            repository: repository.clone(),
+            principal: actor.to_owned(),
+            algorithm,
+            closing: None,
+        };
+        self.metadata.create_upload(upload).await?;
+        Ok(id)
+    }
+
+    /// How many bytes a session has.
+    pub(crate) async fn upload_offset(&self, session: &Session) -> Result<u64> {
+        let found = self.metadata.find_upload(session.id, &session.repository).await?;
+        found.map(|state| state.offset).ok_or(RegistryError::UploadUnknown(session.id))
+    }
+
+    pub(crate) async fn cancel_upload(self: &Arc<Self>, session: Session) -> Result<()> {
+        let registry = Arc::clone(self);
+        tokio::spawn(async move {
+            if !registry.metadata.cancel_upload(session.id, &session.repository).await? {
+                return Err(RegistryError::UploadUnknown(session.id));
+            }
+            Ok(registry.store.discard_upload(session.id).await?)
+        })
+        .await?
+    }
+
+    /// Appends a body to a session; returns where the session stands then.
+    pub(crate) async fn append(
+        self: &Arc<Self>,
+        session: Session,
+        chunk: Chunk,
+        body: BodyStream,
+    ) -> Result<u64> {
+        let registry = Arc::clone(self);
+        tokio::spawn(async move {
+            let state = registry.claim(&session, chunk.offset, None).await?;
+            let appended = registry.append_claimed(&session, &state, chunk, body).await;
+            if appended.is_err() {
+                registry.release(&session, &state).await;
+            }
+            appended
+        })
+        .await?
+    }
+
+    /// Appends the last bytes and makes the session a blob. Durable.
+    pub(crate) async fn finish(
+        self: &Arc<Self>,
+        session: Session,
+        expected: Digest,
+        chunk: Chunk,
+        body: BodyStream,
+    ) -> Result<()> {
+        let registry = Arc::clone(self);
+        tokio::spawn(async move {
+            let key = registry.store.new_name(&expected);
+            let closing = Closing { digest: expected, key: key.clone() };
+            let state = registry.claim(&session, chunk.offset, Some(closing)).await?;
+            let closed = registry.close(&session, &state, &expected, &key, chunk, body).await;
+            match &closed {
+                Ok(()) => {}
+                // The object may be stored already, so that the session can't go on.
+                Err(RegistryError::Metadata(_) | RegistryError::Storage(_)) => registry.abandon(&session).await,
+                Err(_) => registry.release(&session, &state).await,
+            }
+            closed
+        })
+        .await?
+    }
+
+    /// Stores a blob that comes in one piece. Durable.
+    pub(crate) async fn push_blob(
+        self: &Arc<Self>,
+        repository: &RepoName,
+        actor: &str,
+        expected: Digest,
+        chunk: Chunk,
+        body: BodyStream,
+    ) -> Result<()> {
+        let (registry, repository, actor) = (Arc::clone(self), repository.clone(), actor.to_owned());
+        tokio::spawn(async move {
+            let session = Session { id: UploadId::random(), repository };
+            let key = registry.store.new_name(&expected);
+            let upload = NewUpload {
+                id: session.id,
+                repository: session.repository.clone(),
+                principal: actor,
+                algorithm: expected.algorithm(),
+                closing: Some(Closing { digest: expected, key: key.clone() }),
+            };
+            let stored = registry.metadata.create_upload(upload).await?;
+            let state = UploadState {
+                algorithm: expected.algorithm(),
+                offset: 0,
+                hash_state: None,
+                same_boot: true,
+                epoch: 1,
+                stored,
+            };
+            let closed = registry.close(&session, &state, &expected, &key, chunk, body).await;
+            if closed.is_err() {
+                registry.abandon(&session).await;
+            }
+            closed
+        })
+        .await?
+    }
+
+    async fn claim(&self, session: &Session, offset: Option<u64>, closing: Option<Closing>) -> Result<UploadState> {
+        let claim =
+            ClaimUpload { id: session.id, repository: session.repository.clone(), offset, closing };
+        for _ in 0..BUSY_TRIES {
+            match self.metadata.claim_upload(claim.clone()).await? {
+                ClaimOutcome::Claimed(state) => return Ok(state),
+                ClaimOutcome::Unknown => return Err(RegistryError::UploadUnknown(session.id)),
+                ClaimOutcome::WrongOffset(offset) => {
+                    return Err(RegistryError::UploadOffset { upload: session.id, offset });
+                }
+                // A client that lost its connection comes back before the request it lost has noticed.
+                ClaimOutcome::Busy => tokio::time::sleep(BUSY_PAUSE).await,
+            }
+        }
+        Err(RegistryError::UploadBusy(session.id))
+    }
+
+    async fn append_claimed(
+        &self,
+        session: &Session,
+        state: &UploadState,
+        chunk: Chunk,
+        body: BodyStream,
+    ) -> Result<u64> {
+        let hasher = self.hasher(session, state, state.algorithm).await?;
+        let source = Source { session, epoch: state.epoch, start: state.offset, hasher };
+        let mut received = self.receive(source, body).await?;
+        check_length(chunk, received.offset - state.offset)?;
+        if !received.pieces.is_empty() {
+            let mut writer = self.store.open_upload(session.id, state.offset).await?;
+            writer.append(std::mem::take(&mut received.pieces)).await?;
+        }
+        let checkpoint = Checkpoint {
+            id: session.id,
+            epoch: state.epoch,
+            offset: received.offset,
+            hash_state: Some(received.hasher.save()),
+            release: true,
+        };
+        if !self.metadata.checkpoint_upload(checkpoint).await? {
+            return Err(RegistryError::UploadUnknown(session.id));
+        }
+        Ok(received.offset)
+    }
+
+    async fn close(
+        &self,
+        session: &Session,
+        state: &UploadState,
+        expected: &Digest,
+        key: &ObjectName,
+        chunk: Chunk,
+        body: BodyStream,
+    ) -> Result<()> {
+        let hasher = self.hasher(session, state, expected.algorithm()).await?;
+        let source = Source { session, epoch: state.epoch, start: state.offset, hasher };
+        let received = self.receive(source, body).await?;
+        check_length(chunk, received.offset - state.offset)?;
+        let actual = received.hasher.clone().finish();
+        if actual != *expected {
+            return Err(RegistryError::DigestMismatch { expected: *expected, actual });
+        }
+        let mut commit = CommitBlob {
+            upload: session.id,
+            epoch: state.epoch,
+            repository: session.repository.clone(),
+            digest: actual,
+            size: received.offset,
+            key: None,
+        };
+        if state.stored && self.metadata.commit_blob(commit.clone()).await? == CommitOutcome::Committed {
+            if state.offset > 0 || received.writer.is_some() {
+                self.store.discard_upload(session.id).await?;
+            }
+            return Ok(());
+        }
+        self.store_object(session, state.offset, received, key).await?;
+        commit.key = Some(key.clone());
+        if self.metadata.commit_blob(commit).await? == CommitOutcome::Committed {
+            return Ok(());
+        }
+        // Cancelled or expired meanwhile: nobody may have doomed the object before it was there.
+        self.metadata.doom_orphans(std::slice::from_ref(key)).await?;
+        Err(RegistryError::UploadUnknown(session.id))
+    }
+
+    async fn store_object(
+        &self,
+        session: &Session,
+        start: u64,
+        received: Received,
+        key: &ObjectName,
+    ) -> Result<()> {
+        match received.writer {
+            Some(writer) => writer.finish(key).await?,
+            None if start == 0 => self.store.put(session.id, key, received.pieces).await?,
+            None => {
+                let mut writer = self.store.open_upload(session.id, start).await?;
+                writer.append(received.pieces).await?;
+                writer.finish(key).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The hasher that has seen the session's bytes: as it was saved, unless those bytes may be lost or another
+    /// algorithm is wanted than the session began with.
+    async fn hasher(&self, session: &Session, state: &UploadState, algorithm: Algorithm) -> Result<Hasher> {
+        if state.offset == 0 {
+            return Ok(Hasher::new(algorithm));
+        }
+        if algorithm == state.algorithm
+            && state.same_boot
+            && let Some(saved) = &state.hash_state
+            && let Ok(hasher) = Hasher::restore(saved)
+        {
+            return Ok(hasher);
+        }
+        let hashed = self.store.hash_upload(session.id, state.offset, algorithm).await;
+        if hashed.is_err() && !state.same_boot {
+            // A power cut took bytes that were recorded: the client has to begin again.
+            self.abandon(session).await;
+            return Err(RegistryError::UploadUnknown(session.id));
+        }
+        Ok(hashed?)
+    }
+
+    /// Lets other requests go on with the session where it was recorded last.
+    async fn release(&self, session: &Session, state: &UploadState) {
+        let checkpoint = Checkpoint {
+            id: session.id,
+            epoch: state.epoch,
+            offset: 0,
+            hash_state: None,
+            release: true,
+        };
+        if let Err(error) = self.metadata.checkpoint_upload(checkpoint).await {
+            // Its lease runs out by itself.
+            tracing::warn!(upload = %session.id, error = chain(&error), "upload not released");
+        }
+    }
+
+    /// Drops a session that can't go on.
+    async fn abandon(&self, session: &Session) {
+        let cancelled = self.metadata.cancel_upload(session.id, &session.repository).await;
+        let discarded = self.store.discard_upload(session.id).await;
+        if cancelled.is_err() || discarded.is_err() {
+            tracing::warn!(upload = %session.id, "upload not dropped: it stays until it expires");
+        }
+    }
+}
+
+fn check_length(chunk: Chunk, actual: u64) -> Result<()> {
+    match chunk.length {
+        Some(expected) if expected != actual => Err(RegistryError::BodyLength { expected, actual }),
+        _ => Ok(()),
+    }
+}

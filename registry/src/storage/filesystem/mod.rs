@@ -1,0 +1,244 @@
+//! Blobs as files.
+//!
+//! ```text
+//! <data-dir>/
+//!   store-id                           the store's UUID, as in the database
+//!   blobs/sha256/<ab>/<hex>.<gen>      an object: its digest's hex, `ab` its first two digits, `gen` 16 random hex digits
+//!   blobs/sha512/<ab>/<hex>.<gen>
+//!   uploads/<id>                       the bytes of an upload session
+//! ```
+//!
+//! Shard directories are all made and synced when the store is opened, so that a commit syncs exactly the file and
+//! one directory: `fsync(file)`, `rename`, `fsync(shard directory)`, in this order.
+
+mod read;
+mod write;
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use oci::{Algorithm, Digest, Hasher};
+
+use super::{BlobStore, ByteStream, ObjectName, Result, StorageError, UploadId, UploadWriter};
+
+const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
+
+/// A store under one directory, used by this process alone (the caller holds the directory's lock).
+#[derive(Clone)]
+pub(crate) struct Filesystem {
+    root: Arc<Path>,
+}
+
+impl Filesystem {
+    /// Opens the store, making its directories where they are missing.
+    pub(crate) async fn open(root: &Path) -> Result<Self> {
+        let store = Self { root: root.into() };
+        let made = store.clone();
+        blocking(move || made.make_directories().map_err(made.failed("making its directories"))).await?;
+        Ok(store)
+    }
+
+    fn make_directories(&self) -> io::Result<()> {
+        for algorithm in ALGORITHMS {
+            let family = self.root.join("blobs").join(algorithm.name());
+            fs::create_dir_all(&family)?;
+            if fs::read_dir(&family)?.count() < 256 {
+                for shard in 0..=255 {
+                    match fs::create_dir(family.join(format!("{shard:02x}"))) {
+                        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+                        _ => {}
+                    }
+                }
+                sync_directory(&family)?;
+            }
+        }
+        fs::create_dir_all(self.root.join("uploads"))?;
+        sync_directory(&self.root.join("blobs"))?;
+        sync_directory(&self.root)
+    }
+
+    fn object_path(&self, key: &ObjectName) -> PathBuf {
+        self.root.join(key.as_str())
+    }
+
+    fn upload_path(&self, upload: UploadId) -> PathBuf {
+        self.root.join("uploads").join(upload.to_string())
+    }
+
+    fn failed(&self, operation: &'static str) -> impl Fn(io::Error) -> StorageError + 'static {
+        let path = self.root.display().to_string();
+        move |source| StorageError::Store { path: path.clone(), operation, source }
+    }
+
+    /// The names in the first shard after the cursor that has any.
+    fn page(&self, after: Option<&ObjectName>) -> io::Result<Vec<ObjectName>> {
+        for algorithm in ALGORITHMS {
+            for shard in 0..=255_u8 {
+                let prefix = format!("blobs/{algorithm}/{shard:02x}/");
+                // A page is a whole shard: the cursor's own is done.
+                if after.is_some_and(|after| after.as_str() >= prefix.as_str()) {
+                    continue;
+                }
+                let mut names = Vec::new();
+                for entry in fs::read_dir(self.root.join(&prefix))? {
+                    let file = entry?.file_name();
+                    names.push(ObjectName::new(format!("{prefix}{}", file.to_string_lossy())));
+                }
+                if !names.is_empty() {
+                    names.sort_unstable();
+                    return Ok(names);
+                }
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn adopt(&self, uuid: &str) -> io::Result<String> {
+        let path = self.root.join("store-id");
+        match fs::read_to_string(&path) {
+            Ok(found) => return Ok(found.trim().to_owned()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Err(_) => {}
+        }
+        let mut file = File::create(self.root.join("store-id.new"))?;
+        writeln!(file, "{uuid}")?;
+        file.sync_all()?;
+        fs::rename(self.root.join("store-id.new"), &path)?;
+        sync_directory(&self.root)?;
+        Ok(uuid.to_owned())
+    }
+}
+
+#[async_trait]
+impl BlobStore for Filesystem {
+    fn new_name(&self, digest: &Digest) -> ObjectName {
+        let hex = digest.hex();
+        let generation: u64 = rand::random();
+        ObjectName::new(format!("blobs/{}/{}/{hex}.{generation:016x}", digest.algorithm(), &hex[..2]))
+    }
+
+    async fn put(&self, upload: UploadId, key: &ObjectName, data: Vec<Bytes>) -> Result<()> {
+        let (from, to) = (self.upload_path(upload), self.object_path(key));
+        blocking(move || write::put(upload, &from, &to, &data)).await
+    }
+
+    async fn open_upload(&self, upload: UploadId, offset: u64) -> Result<Box<dyn UploadWriter>> {
+        let store = self.clone();
+        let writer = blocking(move || write::FileWriter::open(store, upload, offset)).await?;
+        Ok(Box::new(writer))
+    }
+
+    async fn hash_upload(&self, upload: UploadId, length: u64, algorithm: Algorithm) -> Result<Hasher> {
+        let path = self.upload_path(upload);
+        blocking(move || {
+            write::hash(&path, length, algorithm).map_err(|source| StorageError::Upload {
+                upload,
+                operation: "hashing it again",
+                source,
+            })
+        })
+        .await
+    }
+
+    async fn discard_upload(&self, upload: UploadId) -> Result<()> {
+        let path = self.upload_path(upload);
+        blocking(move || {
+            remove_if_there(&path).map_err(|source| StorageError::Upload {
+                upload,
+                operation: "removing it",
+                source,
+            })
+        })
+        .await
+    }
+
+    async fn list_uploads(&self) -> Result<Vec<UploadId>> {
+        let store = self.clone();
+        blocking(move || {
+            let list = || -> io::Result<Vec<UploadId>> {
+                let mut ids = Vec::new();
+                for entry in fs::read_dir(store.root.join("uploads"))? {
+                    if let Some(Ok(id)) = entry?.file_name().to_str().map(str::parse) {
+                        ids.push(id);
+                    }
+                }
+                Ok(ids)
+            };
+            list().map_err(store.failed("listing uploads"))
+        })
+        .await
+    }
+
+    async fn read(&self, key: &ObjectName, range: Range<u64>) -> Result<ByteStream> {
+        let file = read::open(&self.object_path(key), key).await?;
+        Ok(Box::pin(read::FileStream::new(file, key.clone(), range)))
+    }
+
+    async fn delete(&self, key: &ObjectName) -> Result<()> {
+        let (key, path) = (key.clone(), self.object_path(key));
+        blocking(move || {
+            remove_if_there(&path).map_err(|source| StorageError::Object {
+                key,
+                operation: "deleting it",
+                source,
+            })
+        })
+        .await
+    }
+
+    async fn list(&self, after: Option<&ObjectName>) -> Result<Vec<ObjectName>> {
+        let (store, after) = (self.clone(), after.cloned());
+        blocking(move || store.page(after.as_ref()).map_err(store.failed("listing objects"))).await
+    }
+
+    async fn identity(&self, uuid: &str) -> Result<String> {
+        let (store, uuid) = (self.clone(), uuid.to_owned());
+        blocking(move || store.adopt(&uuid).map_err(store.failed("reading store-id"))).await
+    }
+}
+
+/// Makes a directory's entries durable.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Runs `work` where blocking is allowed. A panic in it goes on in the caller.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down and takes the caller with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::storage::suite;
+
+    #[tokio::test]
+    async fn it_passes_the_contract_suite() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = Filesystem::open(directory.path()).await.unwrap();
+        suite::run(&store).await;
+        // Opening it again finds everything in place.
+        Filesystem::open(directory.path()).await.unwrap();
+        assert_eq!(store.list(None).await.unwrap(), []);
+        assert_eq!(store.list_uploads().await.unwrap(), []);
+    }
+}
