@@ -24,6 +24,11 @@ pub enum LayerError {
     Upload { source: ServiceError },
     #[error("could not compress it: {source}")]
     Compress { source: io::Error },
+    /// A producer outside this crate could not read what it makes the layer of.
+    #[error("{source}")]
+    Input {
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     #[error("the layer's receiver is gone")]
     Abandoned,
     #[error("a thread that made the layer ended unexpectedly")]
