@@ -1,5 +1,6 @@
 //! Time from a specification to the exit status of `true`, run by run:
-//! `run_true [--bridge] [ROOTFS] [RUNS] [ZYGOTE-EXECUTABLE]` prints one number of milliseconds a line.
+//! `run_true [--bridge] [ROOTFS] [RUNS] [step]` prints one number of milliseconds a line; with `step` it waits
+//! for a line of input before each run, so that runs of another program can come between.
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
 
 use std::error::Error;
@@ -18,11 +19,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     arguments.drain(..usize::from(bridge));
     let rootfs = arguments.first().map_or("/tmp/run-true/rootfs", String::as_str);
     let runs: usize = arguments.get(1).map_or(Ok(100), |text| text.parse())?;
+    let interleaved = arguments.get(2).is_some_and(|mode| mode == "step");
     let zygote = runtime::Zygote::spawn()?;
     let scratch = PathBuf::from(format!("/tmp/run-true-{}", std::process::id()));
     let (kind, network) = if bridge {
         let resolver = runtime::network::Resolver::of_this_machine();
-        let config = runtime::network::BridgeConfig { id: scratch.display().to_string(), resolver, denied: vec![] };
+        let config = runtime::network::BridgeConfig {
+            id: scratch.display().to_string(),
+            resolver,
+            denied: vec![],
+        };
         let bridge = runtime::network::Bridge::start(&config)?;
         (runtime::Network::Bridge, runtime::NetworkHandle::bridge(bridge))
     } else {
@@ -33,11 +39,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         for directory in ["upper", "work"] {
             std::fs::create_dir_all(step.join(directory))?;
         }
+        if interleaved {
+            std::io::stdin().read_line(&mut String::new())?;
+        }
         let begin = Instant::now();
         let mount = overlay(Path::new(rootfs), &step)?;
         let mut spec = runtime::Spec::run_step(vec!["true".into()], vec![], "/", runtime::User::root());
         spec.network = kind;
-        let stdio = runtime::Stdio { stdout: null()?, stderr: rustix::io::dup(std::io::stderr().as_fd())? };
+        let stdio = runtime::Stdio {
+            stdout: null()?,
+            stderr: rustix::io::dup(std::io::stderr().as_fd())?,
+        };
         let exit = zygote.start(&spec, mount.as_fd(), stdio, &network)?.wait()?;
         println!("{:.3}", begin.elapsed().as_secs_f64() * 1000.0);
         if !exit.success() {
@@ -60,5 +72,9 @@ fn overlay(lower: &Path, step: &Path) -> rustix::io::Result<OwnedFd> {
     rustix::mount::fsconfig_set_flag(&context, "userxattr")?;
     rustix::mount::fsconfig_set_flag(&context, "volatile")?;
     rustix::mount::fsconfig_create(&context)?;
-    rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+    rustix::mount::fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_NODEV,
+    )
 }

@@ -42,8 +42,12 @@ impl Hierarchies {
     fn parse(mountinfo: &str) -> Self {
         let mut found = Self::default();
         for line in mountinfo.lines() {
-            let Some((before, after)) = line.split_once(" - ") else { continue };
-            let Some(mount) = before.split(' ').nth(4).map(PathBuf::from) else { continue };
+            let Some((before, after)) = line.split_once(" - ") else {
+                continue;
+            };
+            let Some(mount) = before.split(' ').nth(4).map(PathBuf::from) else {
+                continue;
+            };
             let mut after = after.split(' ');
             match (after.next(), after.nth(1)) {
                 (Some("cgroup2"), _) => found.v2 = found.v2.or(Some(mount)),
@@ -77,8 +81,14 @@ impl Leaf {
     fn create_in(hierarchies: &Hierarchies, config: &Cgroup) -> Result<Option<Self>, RuntimeError> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = config.parent.join(format!("step-{}-{number}", std::process::id()));
-        let mut leaf = Self { v2: None, v1: Vec::new(), procs: Vec::new() };
+        let path = config
+            .parent
+            .join(format!("step-{}-{number}", std::process::id()));
+        let mut leaf = Self {
+            v2: None,
+            v1: Vec::new(),
+            procs: Vec::new(),
+        };
         let limits = limits(config);
         if let Some(mount) = &hierarchies.v2 {
             let directory = mount.join(&path);
@@ -91,7 +101,9 @@ impl Leaf {
                 Err(error) => tracing::debug!(%error, path = %directory.display(), "no cgroup v2 for steps"),
             }
         }
-        if leaf.v2.is_none() && let Some(mount) = hierarchies.v1.get("freezer") {
+        if leaf.v2.is_none()
+            && let Some(mount) = hierarchies.v1.get("freezer")
+        {
             // Only for killing: going without is possible.
             let _ = leaf.join_v1(mount.join(&path));
         }
@@ -112,18 +124,30 @@ impl Leaf {
             }
         }
         let mount = hierarchies.v1.get(limit.controller);
-        let mount = mount.ok_or(RuntimeError::CgroupLimit { limit: limit.controller })?;
+        let mount = mount.ok_or(RuntimeError::CgroupLimit {
+            limit: limit.controller,
+        })?;
         let directory = mount.join(path);
         if !self.v1.contains(&directory) {
             self.join_v1(directory.clone())
-                .map_err(|source| RuntimeError::Cgroup { path: directory.clone(), source })?;
+                .map_err(|source| RuntimeError::Cgroup {
+                    path: directory.clone(),
+                    source,
+                })?;
         }
-        limit.v1.iter().try_for_each(|(name, value)| write(&directory.join(name), value))
+        limit
+            .v1
+            .iter()
+            .try_for_each(|(name, value)| write(&directory.join(name), value))
     }
 
     fn join_v1(&mut self, directory: PathBuf) -> io::Result<()> {
         fs::create_dir_all(&directory)?;
-        self.procs.push(OpenOptions::new().write(true).open(directory.join("cgroup.procs"))?);
+        self.procs.push(
+            OpenOptions::new()
+                .write(true)
+                .open(directory.join("cgroup.procs"))?,
+        );
         self.v1.push(directory);
         Ok(())
     }
@@ -147,11 +171,18 @@ impl Leaf {
     }
 
     pub(crate) fn ran_out_of_memory(&self) -> bool {
-        let v2 = self.v2.iter().map(|(directory, _)| directory.join("memory.events"));
-        let v1 = self.v1.iter().map(|directory| directory.join("memory.oom_control"));
+        let v2 = self
+            .v2
+            .iter()
+            .map(|(directory, _)| directory.join("memory.events"));
+        let v1 = self
+            .v1
+            .iter()
+            .map(|directory| directory.join("memory.oom_control"));
         v2.chain(v1).any(|file| {
             let text = fs::read_to_string(file).unwrap_or_default();
-            text.lines().any(|line| matches!(line.split_once(' '), Some(("oom_kill", count)) if count != "0"))
+            text.lines()
+                .any(|line| matches!(line.split_once(' '), Some(("oom_kill", count)) if count != "0"))
         })
     }
 
@@ -201,7 +232,10 @@ fn limits(config: &Cgroup) -> Vec<Limit> {
         Limit {
             controller: "cpu",
             v2: ("cpu.max", format!("{quota} {PERIOD_US}")),
-            v1: vec![("cpu.cfs_period_us", PERIOD_US.to_string()), ("cpu.cfs_quota_us", quota.to_string())],
+            v1: vec![
+                ("cpu.cfs_period_us", PERIOD_US.to_string()),
+                ("cpu.cfs_quota_us", quota.to_string()),
+            ],
         }
     });
     [memory, pids, cpu].into_iter().flatten().collect()
@@ -214,7 +248,10 @@ fn enable_controllers(mount: &Path, parent: &Path, limits: &[Limit]) {
     let mut components = parent.components();
     loop {
         for limit in limits {
-            let _ = fs::write(directory.join("cgroup.subtree_control"), format!("+{}", limit.controller));
+            let _ = fs::write(
+                directory.join("cgroup.subtree_control"),
+                format!("+{}", limit.controller),
+            );
         }
         let Some(component) = components.next() else { break };
         directory.push(component);
@@ -224,7 +261,10 @@ fn enable_controllers(mount: &Path, parent: &Path, limits: &[Limit]) {
 fn kill_v1(directory: &Path) {
     let state = directory.join("freezer.state");
     let frozen = fs::write(&state, "FROZEN").is_ok();
-    for pid in fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default().lines() {
+    for pid in fs::read_to_string(directory.join("cgroup.procs"))
+        .unwrap_or_default()
+        .lines()
+    {
         if let Some(pid) = pid.parse().ok().and_then(rustix::process::Pid::from_raw) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
         }
@@ -235,7 +275,10 @@ fn kill_v1(directory: &Path) {
 }
 
 fn write(file: &Path, value: &str) -> Result<(), RuntimeError> {
-    fs::write(file, value).map_err(|source| RuntimeError::Cgroup { path: file.to_owned(), source })
+    fs::write(file, value).map_err(|source| RuntimeError::Cgroup {
+        path: file.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]
@@ -255,10 +298,16 @@ mod tests {
 
     #[test]
     fn a_limit_without_its_controller_is_refused_by_name() {
-        let config = Cgroup { pids_max: Some(10), ..Cgroup::default() };
+        let config = Cgroup {
+            pids_max: Some(10),
+            ..Cgroup::default()
+        };
         let error = Leaf::create_in(&Hierarchies::default(), &config).unwrap_err();
         assert!(matches!(error, RuntimeError::CgroupLimit { limit: "pids" }));
         let none = Leaf::create_in(&Hierarchies::default(), &Cgroup::default()).unwrap();
-        assert!(none.is_none(), "without limits a machine without hierarchies is served");
+        assert!(
+            none.is_none(),
+            "without limits a machine without hierarchies is served"
+        );
     }
 }

@@ -15,8 +15,6 @@ pub enum RuntimeError {
     ZygoteGone,
     #[error("could not talk to the zygote process")]
     ZygoteSocket { source: io::Error },
-    #[error("the zygote sent a message that is none")]
-    ZygoteMessage { source: serde_json::Error },
     #[error("the zygote could not clone a process: {message}")]
     Clone { message: String },
     #[error("the specification can't be sent")]
@@ -27,7 +25,9 @@ pub enum RuntimeError {
     MountSource { path: PathBuf, source: io::Error },
     #[error("could not use the control group {}", path.display())]
     Cgroup { path: PathBuf, source: io::Error },
-    #[error("a limit on {limit} is asked for, but no cgroup hierarchy of this machine has that controller for us")]
+    #[error(
+        "a limit on {limit} is asked for, but no cgroup hierarchy of this machine has that controller for us"
+    )]
     CgroupLimit { limit: &'static str },
     #[error(transparent)]
     Network(#[from] crate::network::NetworkError),

@@ -15,7 +15,11 @@ pub enum Exit {
     /// Killed because the step's own memory limit was reached.
     OutOfMemory,
     /// The command never ran.
-    Setup { step: String, errno: i32, detail: String },
+    Setup {
+        step: String,
+        errno: i32,
+        detail: String,
+    },
 }
 
 impl Exit {
@@ -27,7 +31,11 @@ impl Exit {
             Self::Signaled(signal) => 128 + signal,
             Self::OutOfMemory => 128 + libc::SIGKILL,
             Self::Setup { step, errno, .. } if step == EXECUTE_STEP => {
-                if *errno == libc::ENOENT { 127 } else { 126 }
+                if *errno == libc::ENOENT {
+                    127
+                } else {
+                    126
+                }
             }
             Self::Setup { .. } => 125,
         }
@@ -57,7 +65,11 @@ mod tests {
     use super::*;
 
     fn setup(step: &str, errno: i32) -> Exit {
-        Exit::Setup { step: step.into(), errno, detail: "sh".into() }
+        Exit::Setup {
+            step: step.into(),
+            errno,
+            detail: "sh".into(),
+        }
     }
 
     #[test]

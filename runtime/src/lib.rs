@@ -29,8 +29,8 @@ pub use isolate::{IsolateError, hide_directory};
 pub use network::NetworkHandle;
 pub use probe::{MissingPermission, MissingPermissions, probe};
 pub use spec::{
-    Capability, Cgroup, DEFAULT_CAPABILITIES, DEFAULT_HOSTNAME, DEFAULT_PATH, Mount, MountKind, Network, Rlimit,
-    RlimitKind, Spec, User,
+    Capability, Cgroup, DEFAULT_CAPABILITIES, DEFAULT_HOSTNAME, DEFAULT_PATH, Mount, MountKind, Network,
+    Rlimit, RlimitKind, Spec, User,
 };
-pub use step::{Step, Stdio};
+pub use step::{Stdio, Step};
 pub use zygote::{Zygote, zygote_main};

@@ -32,7 +32,13 @@ const MASKED_PATHS: &[&str] = &[
     "/sys/firmware",
 ];
 
-const READONLY_PATHS: &[&str] = &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// One process to run in namespaces of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,7 +65,12 @@ pub struct Spec {
 
 impl Spec {
     /// A step with Docker's defaults: `PATH` and `HOME` are added where `env` lacks them.
-    pub fn run_step(args: Vec<String>, mut env: Vec<(String, String)>, cwd: impl Into<String>, user: User) -> Self {
+    pub fn run_step(
+        args: Vec<String>,
+        mut env: Vec<(String, String)>,
+        cwd: impl Into<String>,
+        user: User,
+    ) -> Self {
         let has = |env: &[(String, String)], name: &str| env.iter().any(|(key, _)| key == name);
         if !has(&env, "PATH") {
             env.push(("PATH".into(), DEFAULT_PATH.into()));
@@ -77,7 +88,11 @@ impl Spec {
             network: Network::None,
             mounts: Vec::new(),
             capabilities: DEFAULT_CAPABILITIES.to_vec(),
-            rlimits: vec![Rlimit { kind: RlimitKind::Nofile, soft: NOFILE_SOFT, hard: NOFILE_HARD }],
+            rlimits: vec![Rlimit {
+                kind: RlimitKind::Nofile,
+                soft: NOFILE_SOFT,
+                hard: NOFILE_HARD,
+            }],
             masked_paths: owned(MASKED_PATHS),
             readonly_paths: owned(READONLY_PATHS),
             cgroup: Some(Cgroup::default()),
@@ -100,7 +115,13 @@ pub struct User {
 impl User {
     /// Root without looking at any file.
     pub fn root() -> Self {
-        Self { uid: 0, gid: 0, additional_gids: Vec::new(), umask: 0o022, home: Some("/root".into()) }
+        Self {
+            uid: 0,
+            gid: 0,
+            additional_gids: Vec::new(),
+            umask: 0o022,
+            home: Some("/root".into()),
+        }
     }
 }
 
@@ -135,7 +156,13 @@ pub enum MountKind {
 impl Mount {
     /// A file of the host over a file of the root, such as resolv.conf.
     pub fn bind(source: impl Into<PathBuf>, destination: impl Into<String>, read_only: bool) -> Self {
-        Self { destination: destination.into(), kind: MountKind::Bind { source: source.into(), read_only } }
+        Self {
+            destination: destination.into(),
+            kind: MountKind::Bind {
+                source: source.into(),
+                read_only,
+            },
+        }
     }
 }
 
@@ -170,7 +197,12 @@ pub struct Cgroup {
 
 impl Default for Cgroup {
     fn default() -> Self {
-        Self { parent: "layeryard".into(), memory_max_bytes: None, pids_max: None, cpu_max_millis: None }
+        Self {
+            parent: "layeryard".into(),
+            memory_max_bytes: None,
+            pids_max: None,
+            cpu_max_millis: None,
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Mutex, PoisonError};
 
+use rustix::event::{PollFd, PollFlags};
 use rustix::process::Signal;
 
 use crate::cgroup::Leaf;
@@ -43,9 +44,21 @@ pub(crate) struct StepParts {
 
 impl Step {
     pub(crate) fn new(parts: StepParts) -> Self {
-        let StepParts { pid, pidfd, control, leaf, lease } = parts;
+        let StepParts {
+            pid,
+            pidfd,
+            control,
+            leaf,
+            lease,
+        } = parts;
         let state = Mutex::new(State { exit: None, lease });
-        Self { pid, pidfd, control, state, leaf: Mutex::new(leaf) }
+        Self {
+            pid,
+            pidfd,
+            control,
+            state,
+            leaf: Mutex::new(leaf),
+        }
     }
 
     /// Process id of the command in this process' namespace.
@@ -61,23 +74,35 @@ impl Step {
         if let Some(exit) = &state.exit {
             return Ok(exit.clone());
         }
-        let mut exit = match zygote::ended(self.control.as_fd()) {
-            Ok(exit) => exit,
-            Err(error) => {
-                // Without the zygote its children die too (PR_SET_PDEATHSIG); this makes sure of it.
-                self.kill();
-                return Err(error);
-            }
-        };
-        if let Some(leaf) = self.leaf.lock().unwrap_or_else(PoisonError::into_inner).take() {
-            if exit == Exit::Signaled(libc::SIGKILL) && leaf.ran_out_of_memory() {
-                exit = Exit::OutOfMemory;
-            }
-            leaf.remove();
+        let ended = zygote::ended(self.control.as_fd());
+        if ended.is_err() {
+            // Without the zygote its children die too (PR_SET_PDEATHSIG); this makes sure of it.
+            self.kill();
+            self.wait_for_death();
         }
+        let out_of_memory = self.remove_leaf();
         state.lease = None;
+        let exit = match ended? {
+            Exit::Signaled(libc::SIGKILL) if out_of_memory => Exit::OutOfMemory,
+            exit => exit,
+        };
         state.exit = Some(exit.clone());
         Ok(exit)
+    }
+
+    /// True: the group's memory limit had killed something.
+    fn remove_leaf(&self) -> bool {
+        let Some(leaf) = self.leaf.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            return false;
+        };
+        let out_of_memory = leaf.ran_out_of_memory();
+        leaf.remove();
+        out_of_memory
+    }
+
+    fn wait_for_death(&self) {
+        let mut polled = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        while let Err(rustix::io::Errno::INTR) = rustix::event::poll(&mut polled, None) {}
     }
 
     /// Kills the whole tree, from any thread. `wait` returns soon after.
@@ -92,7 +117,12 @@ impl Step {
 
 impl Drop for Step {
     fn drop(&mut self) {
-        let ended = self.state.get_mut().unwrap_or_else(PoisonError::into_inner).exit.is_some();
+        let ended = self
+            .state
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner)
+            .exit
+            .is_some();
         if !ended {
             self.kill();
             // The error would say that the zygote has gone, and its steps with it.

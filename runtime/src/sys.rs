@@ -1,6 +1,9 @@
 //! The only `unsafe` code of the workspace: system calls that no safe wrapper offers. Each function here is
 //! safe to call, or says in its name and documentation what the caller has to be.
-#![expect(unsafe_code, reason = "raw system calls without a safe wrapper in nix or rustix")]
+#![expect(
+    unsafe_code,
+    reason = "raw system calls without a safe wrapper in nix or rustix"
+)]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -67,8 +70,14 @@ pub(crate) fn clone_step(
     match result {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Cloned::Child),
-        // SAFETY: with CLONE_PIDFD a successful clone3 stored a new descriptor in `pidfd` that nothing else owns.
-        pid => Ok(Cloned::Parent { pid: pid as i32, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } }),
+        pid => {
+            // SAFETY: with CLONE_PIDFD a successful clone3 stored a new descriptor there that nothing else owns.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Cloned::Parent {
+                pid: pid as i32,
+                pidfd,
+            })
+        }
     }
 }
 
@@ -83,7 +92,12 @@ struct MountAttr {
 
 /// Sets and clears attributes (`MOUNT_ATTR_*`) of the mount that `mount` is the root of.
 pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<()> {
-    let attr = MountAttr { set, clear, propagation: 0, userns_fd: 0 };
+    let attr = MountAttr {
+        set,
+        clear,
+        propagation: 0,
+        userns_fd: 0,
+    };
     // SAFETY: the path is a NUL-terminated literal; `attr` outlives the call and its size is the one passed.
     let result = unsafe {
         libc::syscall(
@@ -95,7 +109,11 @@ pub(crate) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, clear: u64) -> io::
             size_of::<MountAttr>(),
         )
     };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// Closes every descriptor from `first` on, except `keep`.
@@ -110,7 +128,11 @@ pub(crate) fn close_all_but(first: RawFd, keep: RawFd) -> io::Result<()> {
         }
         // SAFETY: touches no memory; that nobody uses the descriptors afterwards is this function's contract.
         let result = unsafe { libc::syscall(libc::SYS_close_range, from as u32, to as u32, 0) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        if result == 0 {
+            Ok(())
+        } else {
+            Err(io::Error::last_os_error())
+        }
     };
     close(first, keep - 1)?;
     close(keep + 1, RawFd::MAX)
@@ -158,9 +180,17 @@ pub(crate) fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;
     // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
     let result = unsafe {
-        libc::syscall(libc::SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+        libc::syscall(
+            libc::SYS_keyctl,
+            KEYCTL_JOIN_SESSION_KEYRING,
+            std::ptr::null::<libc::c_char>(),
+        )
     };
-    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    if result == -1 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
 }
 
 /// Ends the process at once, without destructors or exit handlers (which belong to the process cloned).

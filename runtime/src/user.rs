@@ -39,15 +39,24 @@ pub fn resolve_user(root: BorrowedFd<'_>, text: &str) -> Result<User, UserError>
         Some((user, group)) => (user, Some(group).filter(|group| !group.is_empty())),
         None => (text, None),
     };
-    let number = if user_text.is_empty() { Some(0) } else { parse_id(user_text) };
+    let number = if user_text.is_empty() {
+        Some(0)
+    } else {
+        parse_id(user_text)
+    };
     // A name goes before the same text as a number: the first line that is either wins, as in Docker.
-    let entry = passwd.lines().filter_map(PasswdEntry::parse).find(|entry| {
-        (!user_text.is_empty() && entry.name == user_text) || number == Some(entry.uid)
-    });
+    let entry = passwd
+        .lines()
+        .filter_map(PasswdEntry::parse)
+        .find(|entry| (!user_text.is_empty() && entry.name == user_text) || number == Some(entry.uid));
     let (uid, own_gid, home) = match (&entry, number) {
         (Some(entry), _) => (entry.uid, entry.gid, entry.home),
         (None, Some(number)) => (number, 0, DEFAULT_HOME),
-        (None, None) => return Err(UserError::NoUser { name: user_text.to_owned() }),
+        (None, None) => {
+            return Err(UserError::NoUser {
+                name: user_text.to_owned(),
+            });
+        }
     };
     let (gid, mut additional_gids) = match (group_text, &entry) {
         (Some(group), _) => (resolve_group(&read(root, "/etc/group")?, group)?, Vec::new()),
@@ -57,7 +66,13 @@ pub fn resolve_user(root: BorrowedFd<'_>, text: &str) -> Result<User, UserError>
     // Docker's list has the first group too, so that dropping it doesn't widen what a file's group denies.
     additional_gids.insert(0, gid);
     dedup(&mut additional_gids);
-    Ok(User { uid, gid, additional_gids, umask: 0o022, home: Some(home.to_owned()) })
+    Ok(User {
+        uid,
+        gid,
+        additional_gids,
+        umask: 0o022,
+        home: Some(home.to_owned()),
+    })
 }
 
 /// A group by name or number, for `--chown` as well.
@@ -68,13 +83,23 @@ pub fn resolve_group_in(root: BorrowedFd<'_>, text: &str) -> Result<u32, UserErr
 fn resolve_group(file: &str, text: &str) -> Result<u32, UserError> {
     let number = parse_id(text);
     let found = file.lines().filter_map(GroupEntry::parse);
-    let found = found.into_iter().find(|group| group.name == text || number == Some(group.gid));
-    found.map(|group| group.gid).or(number).ok_or_else(|| UserError::NoGroup { name: text.to_owned() })
+    let found = found
+        .into_iter()
+        .find(|group| group.name == text || number == Some(group.gid));
+    found
+        .map(|group| group.gid)
+        .or(number)
+        .ok_or_else(|| UserError::NoGroup {
+            name: text.to_owned(),
+        })
 }
 
 fn memberships(file: &str, user: &str) -> Vec<u32> {
     let groups = file.lines().filter_map(GroupEntry::parse);
-    groups.filter(|group| group.members.split(',').any(|member| member.trim() == user)).map(|group| group.gid).collect()
+    groups
+        .filter(|group| group.members.split(',').any(|member| member.trim() == user))
+        .map(|group| group.gid)
+        .collect()
 }
 
 fn dedup(gids: &mut Vec<u32>) {
@@ -97,10 +122,15 @@ struct PasswdEntry<'a> {
 impl<'a> PasswdEntry<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
-        let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with('#'))?;
+        let name = fields
+            .next()
+            .filter(|name| !name.is_empty() && !name.starts_with('#'))?;
         let uid = parse_id(fields.nth(1)?)?;
         let gid = parse_id(fields.next()?)?;
-        let home = fields.nth(1).filter(|home| !home.is_empty()).unwrap_or(DEFAULT_HOME);
+        let home = fields
+            .nth(1)
+            .filter(|home| !home.is_empty())
+            .unwrap_or(DEFAULT_HOME);
         Some(Self { name, uid, gid, home })
     }
 }
@@ -114,9 +144,15 @@ struct GroupEntry<'a> {
 impl<'a> GroupEntry<'a> {
     fn parse(line: &'a str) -> Option<Self> {
         let mut fields = line.split(':');
-        let name = fields.next().filter(|name| !name.is_empty() && !name.starts_with('#'))?;
+        let name = fields
+            .next()
+            .filter(|name| !name.is_empty() && !name.starts_with('#'))?;
         let gid = parse_id(fields.nth(1)?)?;
-        Some(Self { name, gid, members: fields.next().unwrap_or_default() })
+        Some(Self {
+            name,
+            gid,
+            members: fields.next().unwrap_or_default(),
+        })
     }
 }
 
@@ -131,12 +167,16 @@ fn read(root: BorrowedFd<'_>, path: &'static str) -> Result<String, UserError> {
         result => result.map_err(|errno| failed(errno.into()))?,
     };
     let stat = rustix::fs::fstat(&fd).map_err(|errno| failed(errno.into()))?;
-    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size as u64 > FILE_BYTES_MAX {
+    if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_size as u64 > FILE_BYTES_MAX
+    {
         let message = "not a regular file of a sensible size";
         return Err(failed(io::Error::new(io::ErrorKind::InvalidData, message)));
     }
     let mut bytes = Vec::new();
-    File::from(fd).take(FILE_BYTES_MAX).read_to_end(&mut bytes).map_err(failed)?;
+    File::from(fd)
+        .take(FILE_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     // Names are compared as text; a line in another encoding is no obstacle to the others.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
@@ -185,7 +225,10 @@ mod tests {
         assert_eq!(of(""), (0, 0, vec![0], "/root".into()));
         assert!(matches!(resolve(&root, "nobody"), Err(UserError::NoUser { name }) if name == "nobody"));
         assert!(matches!(resolve(&root, "app:wheel"), Err(UserError::NoGroup { name }) if name == "wheel"));
-        assert!(matches!(resolve(&root, "4294967295"), Err(UserError::NoUser { .. })));
+        assert!(matches!(
+            resolve(&root, "4294967295"),
+            Err(UserError::NoUser { .. })
+        ));
     }
 
     #[test]
@@ -205,7 +248,9 @@ mod tests {
         assert_eq!(resolve(&root, "inner").unwrap().uid, 77);
         assert!(resolve(&root, "daemon").is_err(), "a user of the machine");
 
-        let fifo = image(|root| nix::unistd::mkfifo(&root.join("etc/passwd"), nix::sys::stat::Mode::S_IRWXU).unwrap());
+        let fifo = image(|root| {
+            nix::unistd::mkfifo(&root.join("etc/passwd"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        });
         assert!(matches!(resolve(&fifo, "root"), Err(UserError::Read { .. })));
     }
 }

@@ -17,9 +17,21 @@ pub(super) struct Command {
 
 /// Everything that needs memory, before the process gives up its rights.
 pub(super) fn prepare(spec: &Spec) -> Result<Command, SetupError> {
-    let text = |text: String| CString::new(text).map_err(|_| Errno::EINVAL).named(EXECUTE_STEP, "a NUL in a string");
-    let name = spec.args.first().ok_or(Errno::EINVAL).named(EXECUTE_STEP, "no command")?;
-    let path = spec.env.iter().find(|(key, _)| key == "PATH").map_or(DEFAULT_PATH, |(_, value)| value);
+    let text = |text: String| {
+        CString::new(text)
+            .map_err(|_| Errno::EINVAL)
+            .named(EXECUTE_STEP, "a NUL in a string")
+    };
+    let name = spec
+        .args
+        .first()
+        .ok_or(Errno::EINVAL)
+        .named(EXECUTE_STEP, "no command")?;
+    let path = spec
+        .env
+        .iter()
+        .find(|(key, _)| key == "PATH")
+        .map_or(DEFAULT_PATH, |(_, value)| value);
     let candidates = if name.contains('/') || name.is_empty() {
         vec![name.clone()]
     } else {
@@ -28,7 +40,11 @@ pub(super) fn prepare(spec: &Spec) -> Result<Command, SetupError> {
     Ok(Command {
         candidates: candidates.into_iter().map(text).collect::<Result<_, _>>()?,
         args: spec.args.iter().cloned().map(text).collect::<Result<_, _>>()?,
-        env: spec.env.iter().map(|(key, value)| text(format!("{key}={value}"))).collect::<Result<_, _>>()?,
+        env: spec
+            .env
+            .iter()
+            .map(|(key, value)| text(format!("{key}={value}")))
+            .collect::<Result<_, _>>()?,
     })
 }
 
@@ -55,7 +71,11 @@ impl Command {
                 Ok(never) => match never {},
             }
         }
-        let name = self.args.first().map(CString::as_c_str).map_or("".into(), CStr::to_string_lossy);
+        let name = self
+            .args
+            .first()
+            .map(CString::as_c_str)
+            .map_or("".into(), CStr::to_string_lossy);
         Err(error).named(EXECUTE_STEP, name)
     }
 }
@@ -69,7 +89,11 @@ mod tests {
         let args = args.iter().map(ToString::to_string).collect();
         let spec = Spec::run_step(args, vec![("PATH".into(), path.into())], "/", User::root());
         let command = prepare(&spec).unwrap();
-        command.candidates.iter().map(|path| path.to_str().unwrap().to_owned()).collect()
+        command
+            .candidates
+            .iter()
+            .map(|path| path.to_str().unwrap().to_owned())
+            .collect()
     }
 
     #[test]

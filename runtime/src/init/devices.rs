@@ -26,7 +26,11 @@ pub(super) fn build(root: BorrowedFd<'_>, shm_size_bytes: u64) -> Result<(), Set
     let options = [("mode", "755"), ("size", DEV_SIZE)];
     // NODEV: the command may make nodes (MKNOD is among Docker's capabilities) but not open them. The six are
     // mounts of their own.
-    let dev = mount_directory(root, "/dev", ("tmpfs", &options, Attributes::NOSUID | Attributes::NODEV))?;
+    let dev = mount_directory(
+        root,
+        "/dev",
+        ("tmpfs", &options, Attributes::NOSUID | Attributes::NODEV),
+    )?;
     for (target, name) in LINKS {
         rustix::fs::symlinkat(target, &dev, name).named(STEP, name)?;
     }
@@ -36,12 +40,21 @@ pub(super) fn build(root: BorrowedFd<'_>, shm_size_bytes: u64) -> Result<(), Set
         let device = filesystem::clone_path(&format!("/dev/{name}")).named(STEP, name)?;
         filesystem::attach(&device, &place).named(STEP, name)?;
     }
-    let terminals = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+    let terminals = [
+        ("newinstance", ""),
+        ("ptmxmode", "0666"),
+        ("mode", "0620"),
+        ("gid", "5"),
+    ];
     let without_exec = Attributes::NOSUID | Attributes::NOEXEC;
     below(&dev, "pts", ("devpts", &terminals, without_exec))?;
     below(&dev, "mqueue", ("mqueue", &[], plain))?;
     let size = shm_size_bytes.to_string();
-    below(&dev, "shm", ("tmpfs", &[("mode", "1777"), ("size", &size)], plain))
+    below(
+        &dev,
+        "shm",
+        ("tmpfs", &[("mode", "1777"), ("size", &size)], plain),
+    )
 }
 
 /// Mounts a new file system over a new directory of /dev.

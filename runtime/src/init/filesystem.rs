@@ -39,7 +39,11 @@ pub(crate) fn make(kind: &str, options: &[(&str, &str)], attributes: Attributes)
         }
     }
     rustix::mount::fsconfig_create(&context)?;
-    Ok(rustix::mount::fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes.0)?)
+    Ok(rustix::mount::fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        attributes.0,
+    )?)
 }
 
 /// A detached copy of the mount at an absolute path of this process's own root.

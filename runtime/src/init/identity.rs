@@ -24,8 +24,14 @@ pub(super) fn set_limits(spec: &Spec) -> Result<(), SetupError> {
         let available = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
         let maximum = limit.hard.min(available);
         let current = limit.soft.min(maximum);
-        rustix::process::setrlimit(resource, Limit { current: Some(current), maximum: Some(maximum) })
-            .named("set a limit", format!("{:?}", limit.kind))?;
+        rustix::process::setrlimit(
+            resource,
+            Limit {
+                current: Some(current),
+                maximum: Some(maximum),
+            },
+        )
+        .named("set a limit", format!("{:?}", limit.kind))?;
     }
     Ok(())
 }
@@ -34,7 +40,10 @@ pub(super) fn set_limits(spec: &Spec) -> Result<(), SetupError> {
 pub(super) fn assume(spec: &Spec) -> Result<(), SetupError> {
     const STEP: &str = "set capabilities";
     rustix::process::umask(Mode::from_raw_mode(spec.user.umask));
-    let wanted = spec.capabilities.iter().fold(0, |set, capability| set | capability.bit());
+    let wanted = spec
+        .capabilities
+        .iter()
+        .fold(0, |set, capability| set | capability.bit());
     for number in 0..CAPABILITY_NUMBERS {
         let capability = CapabilitySet::from_bits_retain(1 << number);
         match rustix::thread::capability_is_in_bounding_set(capability) {
@@ -50,16 +59,26 @@ pub(super) fn assume(spec: &Spec) -> Result<(), SetupError> {
     let _ = rustix::thread::clear_ambient_capability_set();
     become_user(spec)?;
     // A user other than root has lost all permitted ones in that change.
-    let permitted = rustix::thread::capabilities(None).named(STEP, "capget")?.permitted;
+    let permitted = rustix::thread::capabilities(None)
+        .named(STEP, "capget")?
+        .permitted;
     let kept = permitted & CapabilitySet::from_bits_retain(wanted);
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets {
+        effective: kept,
+        permitted: kept,
+        inheritable: CapabilitySet::empty(),
+    };
     rustix::thread::set_capabilities(None, sets).named(STEP, "capset")
 }
 
 fn become_user(spec: &Spec) -> Result<(), SetupError> {
     const STEP: &str = "become the user";
     let user = &spec.user;
-    let groups: Vec<Gid> = user.additional_gids.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let groups: Vec<Gid> = user
+        .additional_gids
+        .iter()
+        .map(|gid| Gid::from_raw(*gid))
+        .collect();
     rustix::thread::set_thread_groups(&groups).named(STEP, "setgroups")?;
     let gid = Gid::from_raw(user.gid);
     rustix::thread::set_thread_res_gid(gid, gid, gid).named(STEP, format!("gid {}", user.gid))?;

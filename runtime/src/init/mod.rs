@@ -64,7 +64,11 @@ impl<T, E: Into<io::Error>> Named<T> for Result<T, E> {
         self.map_err(|error| {
             let error: io::Error = error.into();
             let errno = error.raw_os_error().unwrap_or(libc::EINVAL);
-            SetupError { step: step.to_owned(), errno, detail: detail.into() }
+            SetupError {
+                step: step.to_owned(),
+                errno,
+                detail: detail.into(),
+            }
         })
     }
 }
@@ -87,7 +91,11 @@ pub(crate) fn run(inputs: Inputs) -> ! {
     let error = match result {
         Ok(Err(error)) => error,
         Ok(Ok(never)) => match never {},
-        Err(_) => SetupError { step: "set up the process".into(), errno: libc::EFAULT, detail: "panic".into() },
+        Err(_) => SetupError {
+            step: "set up the process".into(),
+            errno: libc::EFAULT,
+            detail: "panic".into(),
+        },
     };
     if let Ok(text) = serde_json::to_vec(&error) {
         // Nobody is left to tell if this fails.
@@ -108,7 +116,15 @@ struct Prepared {
 }
 
 fn set_up(inputs: Prepared, report: &OwnedFd) -> Result<std::convert::Infallible, SetupError> {
-    let Prepared { spec, rootfs, streams, cgroup_v1, network, binds, show_cgroup_v2 } = inputs;
+    let Prepared {
+        spec,
+        rootfs,
+        streams,
+        cgroup_v1,
+        network,
+        binds,
+        show_cgroup_v2,
+    } = inputs;
     die_with_zygote(report)?;
     rustix::process::setsid().named("start a session", "setsid")?;
     // Kernels without key retention, and quotas, refuse this; the host's keys are then masked by /proc/keys alone.
@@ -148,16 +164,17 @@ fn die_with_zygote(report: &OwnedFd) -> Result<(), SetupError> {
 fn enter_cgroup(procs: Vec<OwnedFd>) -> Result<(), SetupError> {
     for file in procs {
         // 0 is the process that writes.
-        std::fs::File::from(file).write_all(b"0").named("enter the control group", "cgroup.procs")?;
+        std::fs::File::from(file)
+            .write_all(b"0")
+            .named("enter the control group", "cgroup.procs")?;
     }
     nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP).named("make a cgroup namespace", "unshare")
 }
 
 fn enter_network(network: Option<OwnedFd>) -> Result<(), SetupError> {
     match network {
-        Some(namespace) => {
-            nix::sched::setns(&namespace, CloneFlags::CLONE_NEWNET).named("enter the network namespace", "setns")
-        }
+        Some(namespace) => nix::sched::setns(&namespace, CloneFlags::CLONE_NEWNET)
+            .named("enter the network namespace", "setns"),
         None => link::raise_loopback().named("raise the loopback device", "lo"),
     }
 }

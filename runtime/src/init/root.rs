@@ -26,7 +26,11 @@ pub(crate) fn open_bind(source: &Path, read_only: bool) -> io::Result<OwnedFd> {
     let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
     let mount = rustix::mount::open_tree(CWD, source, flags)?;
     let writable = Attributes::NOSUID | Attributes::NODEV;
-    let attributes = if read_only { writable | Attributes::RDONLY } else { writable };
+    let attributes = if read_only {
+        writable | Attributes::RDONLY
+    } else {
+        writable
+    };
     sys::mount_setattr(mount.as_fd(), attributes.bits(), 0)?;
     Ok(mount)
 }
@@ -42,8 +46,12 @@ pub(super) fn build(
     // Programs may set the user id, as in Docker; device nodes are never opened, whoever made the mount.
     sys::mount_setattr(root, Attributes::NODEV.bits(), Attributes::NOSUID.bits())
         .named("attach the root", "mount_setattr")?;
-    let home = rustix::fs::open(zygote::ROOT, OFlags::PATH | OFlags::CLOEXEC, rustix::fs::Mode::empty())
-        .named("attach the root", zygote::ROOT)?;
+    let home = rustix::fs::open(
+        zygote::ROOT,
+        OFlags::PATH | OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .named("attach the root", zygote::ROOT)?;
     filesystem::attach(root, &home).named("attach the root", "move_mount")?;
 
     mount_directory(root, "/proc", ("proc", &[], kernel_attributes()))?;
@@ -76,14 +84,12 @@ pub(super) fn pivot(rootfs: OwnedFd) -> Result<(), SetupError> {
 pub(super) type New<'a> = (&'a str, &'a [(&'a str, &'a str)], Attributes);
 
 /// Mounts a new file system over a directory that no symbolic link may stand for.
-pub(super) fn mount_directory(
-    root: BorrowedFd<'_>,
-    path: &str,
-    new: New<'_>,
-) -> Result<OwnedFd, SetupError> {
+pub(super) fn mount_directory(root: BorrowedFd<'_>, path: &str, new: New<'_>) -> Result<OwnedFd, SetupError> {
     let step = format!("mount {path}");
-    let place = filesystem::place(root, path, Links::Refused)
-        .named(&step, "the image has no such directory, or a symbolic link in its place")?;
+    let place = filesystem::place(root, path, Links::Refused).named(
+        &step,
+        "the image has no such directory, or a symbolic link in its place",
+    )?;
     let stat = rustix::fs::fstat(&place).named(&step, "fstat")?;
     if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
         return Err(rustix::io::Errno::NOTDIR).named(&step, "the image has something else in its place");
@@ -102,11 +108,15 @@ fn mount_others(root: BorrowedFd<'_>, mounts: &[Mount], binds: Vec<OwnedFd>) -> 
             .named(&step, "the image has nothing to mount it on")?;
         refuse_kernel_places(root, &place).named(&step, "nothing may be mounted there")?;
         let source = match &mount.kind {
-            MountKind::Bind { .. } => binds.next().ok_or(rustix::io::Errno::BADF).named(&step, "descriptor")?,
+            MountKind::Bind { .. } => binds
+                .next()
+                .ok_or(rustix::io::Errno::BADF)
+                .named(&step, "descriptor")?,
             MountKind::Tmpfs { size_bytes, mode } => {
                 let (size, mode) = (size_bytes.to_string(), format!("{mode:o}"));
                 let attributes = Attributes::NOSUID | Attributes::NODEV;
-                filesystem::make("tmpfs", &[("size", &size), ("mode", &mode)], attributes).named(&step, "tmpfs")?
+                filesystem::make("tmpfs", &[("size", &size), ("mode", &mode)], attributes)
+                    .named(&step, "tmpfs")?
             }
         };
         filesystem::attach(&source, &place).named(&step, "move_mount")?;
@@ -126,14 +136,22 @@ fn refuse_kernel_places(root: BorrowedFd<'_>, place: &OwnedFd) -> io::Result<()>
 }
 
 fn make_read_only(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
-    let Some(place) = existing(root, path)? else { return Ok(()) };
+    let Some(place) = existing(root, path)? else {
+        return Ok(());
+    };
     let mount = filesystem::clone_place(place.as_fd())?;
-    sys::mount_setattr(mount.as_fd(), (kernel_attributes() | Attributes::RDONLY).bits(), 0)?;
+    sys::mount_setattr(
+        mount.as_fd(),
+        (kernel_attributes() | Attributes::RDONLY).bits(),
+        0,
+    )?;
     filesystem::attach(&mount, &place)
 }
 
 fn mask(root: BorrowedFd<'_>, path: &str) -> io::Result<()> {
-    let Some(place) = existing(root, path)? else { return Ok(()) };
+    let Some(place) = existing(root, path)? else {
+        return Ok(());
+    };
     let stat = rustix::fs::fstat(&place)?;
     let cover = match FileType::from_raw_mode(stat.st_mode) {
         FileType::Directory => filesystem::clone_path(zygote::EMPTY)?,

@@ -1,15 +1,18 @@
 //! The worker's bridge: device, address, rules; made at the start, removed at the end.
 
 use std::fs;
+use std::io;
 use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use super::link::{self, Prefix};
+use super::forward::Forwarding;
+use super::link::{self, Prefix, Veth};
 use super::netlink::Socket;
 use super::nft::{self, Rules};
 use super::pool::{Place, Pool, PoolConfig};
-use super::{During, NetworkError, Resolver, subnet};
-use crate::network::forward::Forwarding;
+use super::subnet::{self, SUBNET_LENGTH};
+use super::{During, NetworkError, Resolver};
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 const DEFAULT_MTU: u32 = 1500;
@@ -48,17 +51,31 @@ impl Bridge {
 
         let (subnet, index, mtu) = create(&mut socket, &name, tag)?;
         // From here on dropping `bridge` removes what was made.
-        let mut bridge = Self { name, subnet, pool: None };
+        let mut bridge = Self {
+            name,
+            subnet,
+            pool: None,
+        };
         let mut denied = vec![LINK_LOCAL];
         denied.extend_from_slice(&config.denied);
         let name_servers = &config.resolver.name_servers;
-        let rules = Rules { bridge: &bridge.name, subnet, name_servers, denied: &denied };
+        let rules = Rules {
+            bridge: &bridge.name,
+            subnet,
+            name_servers,
+            denied: &denied,
+        };
         nft::install(&mut netfilter, &rules).during("install the nf_tables rules")?;
         // Only now: no packet passes before the rules are there.
         link::raise(&mut socket, index).during("raise the bridge")?;
         enable_forwarding()?;
-        Forwarding::new(&bridge.name).ensure().during("let the firewall forward")?;
-        let pool = PoolConfig { bridge: bridge.name.clone(), bridge_index: index, veth_prefix, subnet, mtu };
+        let pool = PoolConfig {
+            bridge: bridge.name.clone(),
+            bridge_index: index,
+            veth_prefix,
+            subnet,
+            mtu,
+        };
         bridge.pool = Some(Pool::start(pool)?);
         Ok(Arc::new(bridge))
     }
@@ -80,10 +97,12 @@ impl Bridge {
 impl Drop for Bridge {
     fn drop(&mut self) {
         drop(self.pool.take());
-        let removed = Socket::route().during("open a netlink socket").and_then(|mut socket| {
-            let mut netfilter = Socket::netfilter().during("open a netfilter socket")?;
-            remove(&mut socket, &mut netfilter, &self.name)
-        });
+        let removed = Socket::route()
+            .during("open a netlink socket")
+            .and_then(|mut socket| {
+                let mut netfilter = Socket::netfilter().during("open a netfilter socket")?;
+                remove(&mut socket, &mut netfilter, &self.name)
+            });
         if let Err(error) = removed {
             tracing::warn!(%error, bridge = self.name, "could not remove the bridge; the next start will");
         }
@@ -93,7 +112,9 @@ impl Drop for Bridge {
 /// Finds a free network and makes the device with an address in it, still down.
 fn create(socket: &mut Socket, name: &str, seed: u32) -> Result<(Prefix, i32, u32), NetworkError> {
     let used = link::used_prefixes(socket).during("list networks")?;
-    let mtu = link::default_route_mtu(socket).during("find the default route")?.unwrap_or(DEFAULT_MTU);
+    let mtu = link::default_route_mtu(socket)
+        .during("find the default route")?
+        .unwrap_or(DEFAULT_MTU);
     for subnet in subnet::free_subnets(&used, seed) {
         let gateway = subnet::gateway(subnet);
         link::create_bridge(socket, name, subnet::mac(gateway), mtu).during("make a bridge")?;
@@ -102,7 +123,12 @@ fn create(socket: &mut Socket, name: &str, seed: u32) -> Result<(Prefix, i32, u3
         link::add_address(socket, index, gateway, subnet.1).during("give the bridge its address")?;
         // Another worker may have looked at the same moment.
         let now_used = link::used_prefixes(socket).during("list networks")?;
-        if now_used.iter().filter(|used| subnet::overlap(subnet, **used)).count() <= OWN_ENTRIES {
+        if now_used
+            .iter()
+            .filter(|used| subnet::overlap(subnet, **used))
+            .count()
+            <= OWN_ENTRIES
+        {
             return Ok((subnet, index, mtu));
         }
         link::delete(socket, name).during("remove a bridge")?;
@@ -131,7 +157,9 @@ fn clean_up(
 fn remove(socket: &mut Socket, netfilter: &mut Socket, name: &str) -> Result<(), NetworkError> {
     link::delete(socket, name).during("remove the bridge")?;
     nft::remove(netfilter, name).during("remove the nf_tables rules")?;
-    Forwarding::new(name).remove().during("remove the firewall's rules")
+    Forwarding::new(name)
+        .remove()
+        .during("remove the firewall's rules")
 }
 
 /// Lets the machine route. Never undone: others may rely on it by then.
@@ -143,9 +171,55 @@ fn enable_forwarding() -> Result<(), NetworkError> {
     fs::write(IP_FORWARD, "1").during("set net.ipv4.ip_forward")
 }
 
+/// Tries what [`Bridge::start`] does, in the calling thread's network namespace, which has to be a new one.
+pub(crate) fn try_bridge() -> io::Result<()> {
+    let (mut socket, mut netfilter) = (Socket::route()?, Socket::netfilter()?);
+    let subnet = (Ipv4Addr::new(192, 0, 2, 0), SUBNET_LENGTH);
+    link::create_bridge(
+        &mut socket,
+        "ly-probe",
+        subnet::mac(subnet::gateway(subnet)),
+        DEFAULT_MTU,
+    )?;
+    let master = link::index_of(&mut socket, "ly-probe")?;
+    let namespace = fs::File::open("/proc/thread-self/ns/net")?;
+    let mac = subnet::mac(subnet.0);
+    let mtu = DEFAULT_MTU;
+    let veth = Veth {
+        name: "lv-probe",
+        master,
+        peer: "peer",
+        peer_mac: mac,
+        mtu,
+        namespace: namespace.as_fd(),
+    };
+    link::create_veth(&mut socket, &veth)?;
+    let port = link::index_of(&mut socket, "lv-probe")?;
+    link::isolate_port(&mut socket, port)?;
+    nft::install(
+        &mut netfilter,
+        &Rules {
+            bridge: "ly-probe",
+            subnet,
+            name_servers: &[],
+            denied: &[],
+        },
+    )
+}
+
+/// Whether packets are forwarded, or can be made to.
+pub(crate) fn may_forward() -> io::Result<()> {
+    match fs::read_to_string(IP_FORWARD)?.trim() {
+        "1" => Ok(()),
+        _ => fs::File::options().write(true).open(IP_FORWARD).map(drop),
+    }
+}
+
 /// A hash that is the same in every version of this program.
 fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]

@@ -32,17 +32,31 @@ impl Resolver {
 
     fn from_texts(own: &str, resolved: &str) -> Self {
         let own = Self::parse(own);
-        let chosen = if own.name_servers.is_empty() { Self::parse(resolved) } else { own };
+        let chosen = if own.name_servers.is_empty() {
+            Self::parse(resolved)
+        } else {
+            own
+        };
         if !chosen.name_servers.is_empty() {
             return chosen;
         }
         tracing::warn!(servers = ?FALLBACK, "this machine has no name server that a step can reach");
-        Self { name_servers: FALLBACK.to_vec(), others: chosen.others }
+        Self {
+            name_servers: FALLBACK.to_vec(),
+            others: chosen.others,
+        }
     }
 
     fn parse(text: &str) -> Self {
-        let mut resolver = Self { name_servers: Vec::new(), others: Vec::new() };
-        for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
+        let mut resolver = Self {
+            name_servers: Vec::new(),
+            others: Vec::new(),
+        };
+        for line in text
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.starts_with(['#', ';']))
+        {
             let mut words = line.split_ascii_whitespace();
             match (words.next(), words.next()) {
                 (Some("nameserver"), Some(server)) => match server.parse() {
@@ -59,7 +73,10 @@ impl Resolver {
     }
 
     fn text(&self) -> String {
-        let servers = self.name_servers.iter().map(|server| format!("nameserver {server}\n"));
+        let servers = self
+            .name_servers
+            .iter()
+            .map(|server| format!("nameserver {server}\n"));
         let others = self.others.iter().map(|line| format!("{line}\n"));
         servers.chain(others).collect()
     }
@@ -87,7 +104,9 @@ impl Files {
             fs::write(&path, text)?;
             fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o644))?;
         }
-        Ok(Self { directory: directory.to_owned() })
+        Ok(Self {
+            directory: directory.to_owned(),
+        })
     }
 
     /// For a step, over the image's files. Read-only: they are shared by all steps of the worker.
@@ -102,12 +121,17 @@ mod tests {
     use super::*;
 
     fn servers(own: &str, resolved: &str) -> Vec<String> {
-        Resolver::from_texts(own, resolved).name_servers.iter().map(ToString::to_string).collect()
+        Resolver::from_texts(own, resolved)
+            .name_servers
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn unreachable_servers_are_left_out() {
-        let own = "# note\nnameserver 127.0.0.1\nnameserver 10.0.0.2 # x\nnameserver fe80::1%eth0\noptions edns0\n";
+        let own =
+            "# note\nnameserver 127.0.0.1\nnameserver 10.0.0.2 # x\nnameserver fe80::1%eth0\noptions edns0\n";
         let resolver = Resolver::from_texts(own, "nameserver 9.9.9.9");
         assert_eq!(resolver.text(), "nameserver 10.0.0.2\noptions edns0\n");
     }

@@ -15,7 +15,11 @@ use super::nft;
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 const LEGACY_TABLES: &str = "/proc/net/ip_tables_names";
-const LEGACY_PROGRAMS: [&str; 3] = ["iptables-legacy", "/usr/sbin/iptables-legacy", "/usr/sbin/iptables"];
+const LEGACY_PROGRAMS: [&str; 3] = [
+    "iptables-legacy",
+    "/usr/sbin/iptables-legacy",
+    "/usr/sbin/iptables",
+];
 
 /// Keeps the bridge's packets accepted.
 #[derive(Debug)]
@@ -27,12 +31,19 @@ pub(super) struct Forwarding {
 
 impl Forwarding {
     pub(super) fn new(bridge: &str) -> Self {
-        Self { bridge: bridge.to_owned(), comment: format!("layeryard {bridge}"), checked: None }
+        Self {
+            bridge: bridge.to_owned(),
+            comment: format!("layeryard {bridge}"),
+            checked: None,
+        }
     }
 
     /// Inserts what is missing, unless that was looked at a moment ago.
     pub(super) fn ensure(&mut self) -> io::Result<()> {
-        if self.checked.is_some_and(|checked| checked.elapsed() < CHECK_INTERVAL) {
+        if self
+            .checked
+            .is_some_and(|checked| checked.elapsed() < CHECK_INTERVAL)
+        {
             return Ok(());
         }
         let mut socket = Socket::netfilter()?;
@@ -72,13 +83,29 @@ impl Forwarding {
 
     /// Runs one command of the old iptables. True: it succeeded.
     fn legacy(&self, operation: &str, direction: &str) -> io::Result<bool> {
-        let arguments =
-            ["-w", operation, "FORWARD", direction, &self.bridge, "-m", "comment", "--comment", &self.comment];
+        let arguments = [
+            "-w",
+            operation,
+            "FORWARD",
+            direction,
+            &self.bridge,
+            "-m",
+            "comment",
+            "--comment",
+            &self.comment,
+        ];
         let mut last = Err(io::Error::from_raw_os_error(libc::ENOENT));
         for program in LEGACY_PROGRAMS {
             let mut command = Command::new(program);
-            command.args(arguments).args(["-j", "ACCEPT"]).stdin(Stdio::null());
-            last = command.stdout(Stdio::null()).stderr(Stdio::null()).status().map(|status| status.success());
+            command
+                .args(arguments)
+                .args(["-j", "ACCEPT"])
+                .stdin(Stdio::null());
+            last = command
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status()
+                .map(|status| status.success());
             if last.is_ok() {
                 break;
             }

@@ -91,7 +91,9 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> io::Result<()
         .text(IFLA_IFNAME, veth.name)
         .attribute(IFLA_MTU, &veth.mtu.to_ne_bytes())
         .attribute(IFLA_MASTER, &veth.master.to_ne_bytes())
-        .nested(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, peer));
+        .nested(IFLA_LINKINFO, |info| {
+            info.text(IFLA_INFO_KIND, "veth").nested(IFLA_INFO_DATA, peer)
+        });
     socket.request(message)
 }
 
@@ -107,7 +109,9 @@ pub(crate) fn isolate_port(socket: &mut Socket, index: i32) -> io::Result<()> {
 pub(crate) fn disable_ipv6_address(socket: &mut Socket, index: i32) -> io::Result<()> {
     let mode = |v6: Message| v6.attribute(IFLA_INET6_ADDR_GEN_MODE, &[ADDR_GEN_MODE_NONE]);
     let message = Message::new(NEWLINK, 0, &link_header(libc::AF_UNSPEC, index, 0))
-        .nested(IFLA_AF_SPEC, |families| families.nested(libc::AF_INET6 as u16, mode));
+        .nested(IFLA_AF_SPEC, |families| {
+            families.nested(libc::AF_INET6 as u16, mode)
+        });
     match socket.request(message) {
         // A kernel without IPv6.
         Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
@@ -137,7 +141,20 @@ pub(crate) fn add_default_route(socket: &mut Socket, index: i32, gateway: Ipv4Ad
     const TABLE_MAIN: u8 = 254;
     const PROTOCOL_BOOT: u8 = 3;
     const TYPE_UNICAST: u8 = 1;
-    let header = [libc::AF_INET as u8, 0, 0, 0, TABLE_MAIN, PROTOCOL_BOOT, 0, TYPE_UNICAST, 0, 0, 0, 0];
+    let header = [
+        libc::AF_INET as u8,
+        0,
+        0,
+        0,
+        TABLE_MAIN,
+        PROTOCOL_BOOT,
+        0,
+        TYPE_UNICAST,
+        0,
+        0,
+        0,
+        0,
+    ];
     let message = Message::new(NEWROUTE, CREATE | EXCLUSIVE, &header)
         .attribute(RTA_GATEWAY, &gateway.octets())
         .attribute(RTA_OIF, &index.to_ne_bytes());
@@ -154,12 +171,20 @@ pub(crate) struct Link {
 
 pub(crate) fn links(socket: &mut Socket) -> io::Result<Vec<Link>> {
     let listed = socket.dump(Message::new(GETLINK, 0, &link_header(libc::AF_UNSPEC, 0, 0)))?;
-    Ok(listed.iter().filter(|(kind, _)| *kind == NEWLINK).filter_map(|(_, body)| parse_link(body)).collect())
+    Ok(listed
+        .iter()
+        .filter(|(kind, _)| *kind == NEWLINK)
+        .filter_map(|(_, body)| parse_link(body))
+        .collect())
 }
 
 fn parse_link(body: &[u8]) -> Option<Link> {
     let index = i32::from_ne_bytes(*body.get(4..8)?.first_chunk()?);
-    let mut link = Link { index, name: String::new(), mtu: 0 };
+    let mut link = Link {
+        index,
+        name: String::new(),
+        mtu: 0,
+    };
     for (kind, value) in netlink::attributes(body.get(LINK_HEADER_BYTES..)?) {
         match kind {
             IFLA_IFNAME => link.name = text(value),
@@ -177,7 +202,9 @@ fn text(value: &[u8]) -> String {
 /// Index of a link of the socket's namespace.
 pub(crate) fn index_of(socket: &mut Socket, name: &str) -> io::Result<i32> {
     let found = links(socket)?.into_iter().find(|link| link.name == name);
-    found.map(|link| link.index).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+    found
+        .map(|link| link.index)
+        .ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
 }
 
 /// Packet size of the link the default route leaves by.
@@ -185,12 +212,18 @@ pub(crate) fn default_route_mtu(socket: &mut Socket) -> io::Result<Option<u32>> 
     let mut header = [0; ROUTE_HEADER_BYTES];
     header[0] = libc::AF_INET as u8;
     let routes = socket.dump(Message::new(GETROUTE, 0, &header))?;
-    let default = routes.iter().filter(|(_, body)| body.get(1) == Some(&0)).find_map(|(_, body)| {
-        let attributes = netlink::attributes(body.get(ROUTE_HEADER_BYTES..)?);
-        let (_, index) = attributes.into_iter().find(|(kind, _)| *kind == RTA_OIF)?;
-        Some(i32::from_ne_bytes(*index.first_chunk()?))
-    });
-    Ok(links(socket)?.into_iter().find(|link| Some(link.index) == default).map(|link| link.mtu))
+    let default = routes
+        .iter()
+        .filter(|(_, body)| body.get(1) == Some(&0))
+        .find_map(|(_, body)| {
+            let attributes = netlink::attributes(body.get(ROUTE_HEADER_BYTES..)?);
+            let (_, index) = attributes.into_iter().find(|(kind, _)| *kind == RTA_OIF)?;
+            Some(i32::from_ne_bytes(*index.first_chunk()?))
+        });
+    Ok(links(socket)?
+        .into_iter()
+        .find(|link| Some(link.index) == default)
+        .map(|link| link.mtu))
 }
 
 /// Networks this machine has addresses in or routes to, without the default route.
@@ -201,14 +234,23 @@ pub(crate) fn used_prefixes(socket: &mut Socket) -> io::Result<Vec<Prefix>> {
     let mut header = [0; ADDRESS_HEADER_BYTES];
     header[0] = libc::AF_INET as u8;
     let addresses = socket.dump(Message::new(GETADDR, 0, &header))?;
-    let routes = routes.iter().filter_map(|(_, body)| prefix(body, ROUTE_HEADER_BYTES, RTA_DST));
-    let addresses = addresses.iter().filter_map(|(_, body)| prefix(body, ADDRESS_HEADER_BYTES, IFA_ADDRESS));
-    Ok(routes.chain(addresses).filter(|(_, length)| *length > 0).collect())
+    let routes = routes
+        .iter()
+        .filter_map(|(_, body)| prefix(body, ROUTE_HEADER_BYTES, RTA_DST));
+    let addresses = addresses
+        .iter()
+        .filter_map(|(_, body)| prefix(body, ADDRESS_HEADER_BYTES, IFA_ADDRESS));
+    Ok(routes
+        .chain(addresses)
+        .filter(|(_, length)| *length > 0)
+        .collect())
 }
 
 fn prefix(body: &[u8], header_bytes: usize, destination: u16) -> Option<Prefix> {
     let length = *body.get(1)?;
-    let found = netlink::attributes(body.get(header_bytes..)?).into_iter().find(|(kind, _)| *kind == destination)?;
+    let found = netlink::attributes(body.get(header_bytes..)?)
+        .into_iter()
+        .find(|(kind, _)| *kind == destination)?;
     Some((Ipv4Addr::from(*found.1.first_chunk::<4>()?), length))
 }
 

@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 pub use bridge::{Bridge, BridgeConfig};
+pub(crate) use bridge::{may_forward, try_bridge};
 pub use files::{Files, Resolver};
 pub use link::Prefix;
 
@@ -30,7 +31,10 @@ use crate::RuntimeError;
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
     #[error("could not {operation} for the network of steps")]
-    Operation { operation: &'static str, source: io::Error },
+    Operation {
+        operation: &'static str,
+        source: io::Error,
+    },
     #[error("every private IPv4 network is in use on this machine")]
     NoFreeSubnet,
     #[error("all addresses of the steps' network are taken")]
@@ -46,7 +50,10 @@ trait During<T> {
 
 impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
     fn during(self, operation: &'static str) -> Result<T, NetworkError> {
-        self.map_err(|source| NetworkError::Operation { operation, source: source.into() })
+        self.map_err(|source| NetworkError::Operation {
+            operation,
+            source: source.into(),
+        })
     }
 }
 
@@ -69,7 +76,11 @@ impl NetworkHandle {
     pub(crate) fn lease(&self) -> Result<Lease, RuntimeError> {
         let bridge = self.bridge.as_ref().ok_or(RuntimeError::NoBridge)?;
         let place = bridge.take()?;
-        Ok(Lease { namespace: Some(place.namespace), _address: place.address, _bridge: bridge.clone() })
+        Ok(Lease {
+            namespace: Some(place.namespace),
+            _address: place.address,
+            _bridge: bridge.clone(),
+        })
     }
 }
 

@@ -135,24 +135,22 @@ impl Socket {
             datagram.extend(message.finish(self.sequence, if wanted { REQUEST | ACK } else { REQUEST }));
         }
         self.send(&datagram)?;
-        let mut result = Ok(());
         while waiting > 0 {
             for (header, body) in self.receive()? {
                 if header.sequence < first || header.kind != TYPE_ERROR {
                     continue;
                 }
                 waiting -= 1;
-                let code = body.first_chunk().map_or(-libc::EIO, |code| i32::from_ne_bytes(*code));
-                if code != 0 && result.is_ok() {
-                    result = Err(io::Error::from_raw_os_error(-code));
-                }
+                let code = body
+                    .first_chunk()
+                    .map_or(-libc::EIO, |code| i32::from_ne_bytes(*code));
                 // A failed message ends a transaction: acknowledgements of the rest may not come.
-                if result.is_err() {
-                    return result;
+                if code != 0 {
+                    return Err(io::Error::from_raw_os_error(-code));
                 }
             }
         }
-        result
+        Ok(())
     }
 
     /// All answers to a request for a list: message type and body.
@@ -167,7 +165,9 @@ impl Socket {
                     _ if header.sequence != sequence => {}
                     TYPE_DONE => return Ok(all),
                     TYPE_ERROR => {
-                        let code = body.first_chunk().map_or(-libc::EIO, |code| i32::from_ne_bytes(*code));
+                        let code = body
+                            .first_chunk()
+                            .map_or(-libc::EIO, |code| i32::from_ne_bytes(*code));
                         return Err(io::Error::from_raw_os_error(-code));
                     }
                     kind => all.push((kind, body)),
@@ -203,11 +203,20 @@ struct Header {
 fn split(mut datagram: &[u8]) -> Vec<(Header, Vec<u8>)> {
     let mut messages = Vec::new();
     while let Some(header) = datagram.first_chunk::<HEADER_BYTES>() {
-        let word = |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let word =
+            |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let length = word(0) as usize;
-        let Some(body) = datagram.get(HEADER_BYTES..length) else { break };
+        let Some(body) = datagram.get(HEADER_BYTES..length) else {
+            break;
+        };
         let kind = u16::from_ne_bytes([header[4], header[5]]);
-        messages.push((Header { kind, sequence: word(8) }, body.to_vec()));
+        messages.push((
+            Header {
+                kind,
+                sequence: word(8),
+            },
+            body.to_vec(),
+        ));
         datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
     messages
@@ -219,7 +228,9 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
     while let Some(header) = bytes.first_chunk::<ATTRIBUTE_HEADER_BYTES>() {
         let length = usize::from(u16::from_ne_bytes([header[0], header[1]]));
         let kind = u16::from_ne_bytes([header[2], header[3]]) & !NESTED;
-        let Some(value) = bytes.get(ATTRIBUTE_HEADER_BYTES..length) else { break };
+        let Some(value) = bytes.get(ATTRIBUTE_HEADER_BYTES..length) else {
+            break;
+        };
         found.push((kind, value));
         bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
@@ -247,7 +258,10 @@ mod tests {
     #[test]
     fn damaged_lengths_end_the_reading() {
         assert!(attributes(&[200, 0, 1, 0, 5]).is_empty());
-        assert!(attributes(&[0, 0, 1, 0]).is_empty(), "a length below its own header");
+        assert!(
+            attributes(&[0, 0, 1, 0]).is_empty(),
+            "a length below its own header"
+        );
         assert!(split(&[255; 20]).is_empty());
     }
 

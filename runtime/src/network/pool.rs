@@ -49,7 +49,10 @@ pub(super) struct Address {
 
 impl Drop for Address {
     fn drop(&mut self) {
-        self.allocator.lock().unwrap_or_else(PoisonError::into_inner).give_back(self.address);
+        self.allocator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .give_back(self.address);
     }
 }
 
@@ -65,9 +68,14 @@ impl Pool {
         let (sender, receiver) = sync_channel(READY);
         let mut maker = Maker::new(config)?;
         let run = move || maker.run(&sender);
-        let thread =
-            std::thread::Builder::new().name("step-networks".into()).spawn(run).during("start a thread")?;
-        Ok(Self { ready: Some(receiver.into()), thread: Some(thread) })
+        let thread = std::thread::Builder::new()
+            .name("step-networks".into())
+            .spawn(run)
+            .during("start a thread")?;
+        Ok(Self {
+            ready: Some(receiver.into()),
+            thread: Some(thread),
+        })
     }
 
     pub(super) fn take(&self) -> Result<Place, NetworkError> {
@@ -95,15 +103,25 @@ struct Maker {
     forwarding: Forwarding,
     allocator: Arc<Mutex<Allocator>>,
     number: u32,
+    warned: bool,
 }
 
 impl Maker {
     fn new(config: PoolConfig) -> Result<Self, NetworkError> {
-        let machine = File::open("/proc/self/ns/net").during("open the machine's network namespace")?;
+        let machine =
+            File::open("/proc/thread-self/ns/net").during("open the machine's network namespace")?;
         let socket = Socket::route().during("open a netlink socket")?;
         let forwarding = Forwarding::new(&config.bridge);
         let allocator = Arc::new(Mutex::new(Allocator::new(config.subnet)));
-        Ok(Self { config, machine, socket, forwarding, allocator, number: 0 })
+        Ok(Self {
+            config,
+            machine,
+            socket,
+            forwarding,
+            allocator,
+            number: 0,
+            warned: false,
+        })
     }
 
     fn run(&mut self, sender: &SyncSender<Result<Place, NetworkError>>) {
@@ -111,14 +129,30 @@ impl Maker {
     }
 
     fn make(&mut self) -> Result<Place, NetworkError> {
-        self.forwarding.ensure().during("let the firewall forward")?;
-        let address = self.allocator.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.ensure_forwarding();
+        let address = self
+            .allocator
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         let address = address.ok_or(NetworkError::NoFreeAddress)?;
-        let address = Address { address, allocator: self.allocator.clone() };
+        let address = Address {
+            address,
+            allocator: self.allocator.clone(),
+        };
         let (namespace, inside) = self.new_namespace()?;
         self.connect(&namespace, address.address)?;
         set_up_inside(inside, address.address, self.config.subnet)?;
         Ok(Place { namespace, address })
+    }
+
+    /// Without it packets may still pass, so steps start anyway.
+    fn ensure_forwarding(&mut self) {
+        if let Err(error) = self.forwarding.ensure()
+            && !std::mem::replace(&mut self.warned, true)
+        {
+            tracing::warn!(%error, "could not tell this machine's firewall to forward packets of steps");
+        }
     }
 
     /// A namespace, and a socket that is in it. This thread is in it only meanwhile: it would keep it alive.

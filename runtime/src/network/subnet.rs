@@ -9,8 +9,11 @@ use super::link::{Mac, Prefix};
 pub(super) const SUBNET_LENGTH: u8 = 20;
 
 /// Where networks are looked for, the least usual ones first.
-const RANGES: [Prefix; 3] =
-    [(Ipv4Addr::new(10, 208, 0, 0), 12), (Ipv4Addr::new(172, 24, 0, 0), 13), (Ipv4Addr::new(192, 168, 0, 0), 16)];
+const RANGES: [Prefix; 3] = [
+    (Ipv4Addr::new(10, 208, 0, 0), 12),
+    (Ipv4Addr::new(172, 24, 0, 0), 13),
+    (Ipv4Addr::new(192, 168, 0, 0), 16),
+];
 
 pub(super) fn mask(length: u8) -> u32 {
     u32::MAX.checked_shl(32 - u32::from(length)).unwrap_or(0)
@@ -24,7 +27,12 @@ pub(super) fn free_subnets(used: &[Prefix], seed: u32) -> impl Iterator<Item = P
         let count = 1 << (SUBNET_LENGTH - length);
         let used = used.to_vec();
         (0..count)
-            .map(move |number| (Ipv4Addr::from(u32::from(base) + (number + seed) % count * step), SUBNET_LENGTH))
+            .map(move |number| {
+                (
+                    Ipv4Addr::from(u32::from(base) + (number + seed) % count * step),
+                    SUBNET_LENGTH,
+                )
+            })
             .filter(move |candidate| !used.iter().any(|other| overlap(*candidate, *other)))
     })
 }
@@ -60,7 +68,12 @@ impl Allocator {
     pub(super) fn new(subnet: Prefix) -> Self {
         let size = !mask(subnet.1) + 1;
         // Without the network's, the gateway's and the broadcast address.
-        Self { first: u32::from(subnet.0) + 2, count: size - 3, next: 0, taken: BTreeSet::new() }
+        Self {
+            first: u32::from(subnet.0) + 2,
+            count: size - 3,
+            next: 0,
+            taken: BTreeSet::new(),
+        }
     }
 
     /// None: all are taken.
@@ -95,22 +108,35 @@ mod tests {
         let used = [(at("10.208.3.7"), 32), (at("10.208.16.0"), 21)];
         assert_eq!(free_subnets(&used, 0).next().unwrap(), (at("10.208.32.0"), 20));
         let all_of_ten = [(at("10.0.0.0"), 8)];
-        assert_eq!(free_subnets(&all_of_ten, 0).next().unwrap(), (at("172.24.0.0"), 20));
-        let private = [(at("10.0.0.0"), 8), (at("172.16.0.0"), 12), (at("192.168.0.0"), 16)];
+        assert_eq!(
+            free_subnets(&all_of_ten, 0).next().unwrap(),
+            (at("172.24.0.0"), 20)
+        );
+        let private = [
+            (at("10.0.0.0"), 8),
+            (at("172.16.0.0"), 12),
+            (at("192.168.0.0"), 16),
+        ];
         assert_eq!(free_subnets(&private, 5).next(), None);
     }
 
     #[test]
     fn seeds_spread() {
         assert_ne!(free_subnets(&[], 1).next(), free_subnets(&[], 2).next());
-        assert_eq!(free_subnets(&[], 1).count(), free_subnets(&[], u32::MAX / 8).count());
+        assert_eq!(
+            free_subnets(&[], 1).count(),
+            free_subnets(&[], u32::MAX / 8).count()
+        );
     }
 
     #[test]
     fn addresses_come_in_turn_and_never_twice() {
         let mut allocator = Allocator::new((at("10.0.0.0"), 29));
         let all: Vec<_> = std::iter::from_fn(|| allocator.take()).collect();
-        assert_eq!(all, ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"].map(at));
+        assert_eq!(
+            all,
+            ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5", "10.0.0.6"].map(at)
+        );
         allocator.give_back(at("10.0.0.4"));
         assert_eq!(allocator.take(), Some(at("10.0.0.4")));
         assert_eq!(allocator.take(), None);

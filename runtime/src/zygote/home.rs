@@ -1,8 +1,10 @@
 //! The zygote's own mount namespace: a tiny read-only root that holds what steps are built from.
 //!
-//!     /dev/{null,zero,full,random,urandom,tty}   the machine's, checked by device number
-//!     /empty                                     an empty directory, to cover masked directories
-//!     /root                                      where a step attaches its root file system
+//! ```text
+//! /dev/{null,zero,full,random,urandom,tty}   the machine's, checked by device number
+//! /empty                                     an empty directory, to cover masked directories
+//! /root                                      where a step attaches its root file system
+//! ```
 //!
 //! Each step copies this namespace instead of the machine's, which may have hundreds of mounts, and none of
 //! the machine's files has a path in a step even before its own root is in place.
@@ -19,8 +21,14 @@ use crate::init::filesystem::{self, Attributes};
 use crate::sys;
 
 /// Devices every step has: name, major, minor.
-pub(crate) const DEVICES: [(&str, u32, u32); 6] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)];
+pub(crate) const DEVICES: [(&str, u32, u32); 6] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+];
 pub(crate) const EMPTY: &str = "/empty";
 pub(crate) const ROOT: &str = "/root";
 
@@ -31,8 +39,8 @@ pub(crate) fn enter() -> Result<(), HomeError> {
     nix::mount::mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
         .during("make mounts private")?;
     let attributes = Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
-    let root = filesystem::make("tmpfs", &[("mode", "755"), ("size", "64k")], attributes)
-        .during("make a tmpfs")?;
+    let root =
+        filesystem::make("tmpfs", &[("mode", "755"), ("size", "64k")], attributes).during("make a tmpfs")?;
     let devices = open_devices()?;
     for directory in ["dev", "empty", "root"] {
         rustix::fs::mkdirat(&root, directory, Mode::from_raw_mode(0o755)).during("make directories")?;
@@ -46,8 +54,12 @@ pub(crate) fn enter() -> Result<(), HomeError> {
             .during("make a device's mount point")?;
         filesystem::attach(&device, &target).during("mount a device")?;
     }
-    sys::mount_setattr(root.as_fd(), u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()), 0)
-        .during("make the private root read-only")?;
+    sys::mount_setattr(
+        root.as_fd(),
+        u64::from(MountAttrFlags::MOUNT_ATTR_RDONLY.bits()),
+        0,
+    )
+    .during("make the private root read-only")?;
     rustix::process::fchdir(&root).during("enter the private root")?;
     nix::unistd::pivot_root(".", ".").during("pivot into the private root")?;
     nix::mount::umount2(".", MntFlags::MNT_DETACH).during("leave the machine's root")?;
@@ -85,6 +97,9 @@ trait During<T> {
 
 impl<T, E: Into<io::Error>> During<T> for Result<T, E> {
     fn during(self, operation: &'static str) -> Result<T, HomeError> {
-        self.map_err(|source| HomeError { operation, source: source.into() })
+        self.map_err(|source| HomeError {
+            operation,
+            source: source.into(),
+        })
     }
 }

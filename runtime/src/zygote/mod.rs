@@ -21,7 +21,7 @@ use wire::{Attachments, Greeting, Reply, Request};
 use crate::cgroup::{self, Leaf};
 use crate::network::{Lease, NetworkHandle};
 use crate::spec::{MountKind, Network, Spec};
-use crate::step::{Step, StepParts, Stdio};
+use crate::step::{Stdio, Step, StepParts};
 use crate::{Exit, RuntimeError, init};
 
 const OWN_EXECUTABLE: &str = "/proc/self/exe";
@@ -46,8 +46,10 @@ impl Zygote {
 
     /// As [`Zygote::spawn`] with another program, whose `main` does the same.
     pub fn spawn_from(executable: &Path) -> Result<Self, RuntimeError> {
-        let sealed = seal(executable)
-            .map_err(|source| RuntimeError::SealExecutable { path: executable.to_owned(), source })?;
+        let sealed = seal(executable).map_err(|source| RuntimeError::SealExecutable {
+            path: executable.to_owned(),
+            source,
+        })?;
         let spawn = |source| RuntimeError::SpawnZygote { source };
         let (ours, theirs) = wire::socket_pair().map_err(spawn)?;
         // The program is opened by the child before its descriptors are closed.
@@ -59,12 +61,16 @@ impl Zygote {
             .stdout(ProcessStdio::null())
             .spawn()
             .map_err(spawn)?;
-        let zygote = Self { inner: Arc::new(Inner { socket: ours, process: process.into() }) };
+        let zygote = Self {
+            inner: Arc::new(Inner {
+                socket: ours,
+                process: process.into(),
+            }),
+        };
         match wire::receive_message(zygote.inner.socket.as_fd()).map_err(socket_error)? {
             None => Err(RuntimeError::ZygoteGone),
-            Some((Err(source), _)) => Err(RuntimeError::ZygoteMessage { source }),
-            Some((Ok(Greeting::Failed { message }), _)) => Err(RuntimeError::ZygoteSetup { message }),
-            Some((Ok(Greeting::Ready), _)) => Ok(zygote),
+            Some((Greeting::Failed { message }, _)) => Err(RuntimeError::ZygoteSetup { message }),
+            Some((Greeting::Ready, _)) => Ok(zygote),
         }
     }
 
@@ -110,12 +116,22 @@ impl Zygote {
         let (pid, pidfd) = started(ours.as_fd())?;
         // The child holds it as its own by now.
         lease.iter_mut().for_each(Lease::entered);
-        Ok(Step::new(StepParts { pid, pidfd, control: ours, leaf, lease }))
+        Ok(Step::new(StepParts {
+            pid,
+            pidfd,
+            control: ours,
+            leaf,
+            lease,
+        }))
     }
 
     /// Process id of the zygote, for tests and supervision.
     pub fn pid(&self) -> u32 {
-        self.inner.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner).id()
+        self.inner
+            .process
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .id()
     }
 }
 
@@ -123,7 +139,10 @@ impl Drop for Inner {
     fn drop(&mut self) {
         // The zygote leaves when its socket has no other end, kills what runs, and is reaped here.
         let _ = rustix::net::shutdown(&self.socket, rustix::net::Shutdown::Both);
-        let process = self.process.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let process = self
+            .process
+            .get_mut()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let _ = process.wait();
     }
 }
@@ -139,7 +158,7 @@ fn started(control: BorrowedFd<'_>) -> Result<(i32, OwnedFd), RuntimeError> {
     let Some((reply, fds)) = wire::receive_message(control).map_err(socket_error)? else {
         return Err(RuntimeError::ZygoteGone);
     };
-    match (reply.map_err(|source| RuntimeError::ZygoteMessage { source })?, fds.into_iter().next()) {
+    match (reply, fds.into_iter().next()) {
         (Reply::Started { pid }, Some(pidfd)) => Ok((pid, pidfd)),
         (Reply::NotStarted { message }, _) => Err(RuntimeError::Clone { message }),
         _ => Err(RuntimeError::ZygoteGone),
@@ -149,8 +168,7 @@ fn started(control: BorrowedFd<'_>) -> Result<(i32, OwnedFd), RuntimeError> {
 /// How a step ended; blocks until it has.
 pub(crate) fn ended(control: BorrowedFd<'_>) -> Result<Exit, RuntimeError> {
     match wire::receive_message(control).map_err(socket_error)? {
-        Some((Ok(Reply::Ended(exit)), _)) => Ok(exit),
-        Some((Err(source), _)) => Err(RuntimeError::ZygoteMessage { source }),
+        Some((Reply::Ended(exit), _)) => Ok(exit),
         _ => Err(RuntimeError::ZygoteGone),
     }
 }
@@ -195,8 +213,10 @@ fn open_binds(spec: &Spec) -> Result<Vec<OwnedFd>, RuntimeError> {
     });
     binds
         .map(|(path, read_only)| {
-            init::open_bind(path, read_only)
-                .map_err(|source| RuntimeError::MountSource { path: path.clone(), source })
+            init::open_bind(path, read_only).map_err(|source| RuntimeError::MountSource {
+                path: path.clone(),
+                source,
+            })
         })
         .collect()
 }

@@ -38,12 +38,14 @@ pub fn zygote_main() -> ! {
 fn start() -> io::Result<(SingleThreaded, OwnedFd)> {
     // Standard input is overwritten in each step, so the socket gets a number of its own.
     let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), 3)?;
-    let ready = SingleThreaded::check().map_err(|error| format!("it has threads: {error}")).and_then(|process| {
-        // A Ctrl-C at the terminal is for the worker to interpret.
-        let _ = rustix::process::setsid();
-        home::enter().map_err(|error| error.to_string())?;
-        Ok(process)
-    });
+    let ready = SingleThreaded::check()
+        .map_err(|error| format!("it has threads: {error}"))
+        .and_then(|process| {
+            // A Ctrl-C at the terminal is for the worker to interpret.
+            let _ = rustix::process::setsid();
+            home::enter().map_err(|error| error.to_string())?;
+            Ok(process)
+        });
     match ready {
         Ok(process) => {
             wire::send_message(socket.as_fd(), &Greeting::Ready, &[])?;
@@ -78,7 +80,9 @@ fn serve(process: &SingleThreaded, socket: &OwnedFd) -> io::Result<()> {
             finish(running.swap_remove(index))?;
         }
         if request {
-            let Some((request, attachments)) = wire::receive_request(socket.as_fd())? else { break };
+            let Some((request, attachments)) = wire::receive_request(socket.as_fd())? else {
+                break;
+            };
             running.extend(begin(process, request, attachments)?);
         }
     }
@@ -94,9 +98,13 @@ fn wait_for_events(socket: &OwnedFd, running: &[Running]) -> io::Result<(bool, V
     for step in running {
         polled.push(PollFd::new(&step.pidfd, PollFlags::IN));
         // A dropped step's pidfd stands in for its socket, to keep two places for each.
-        polled.push(step.control.as_ref().map_or(PollFd::new(&step.pidfd, PollFlags::empty()), |control| {
-            PollFd::new(control, PollFlags::IN)
-        }));
+        polled.push(
+            step.control
+                .as_ref()
+                .map_or(PollFd::new(&step.pidfd, PollFlags::empty()), |control| {
+                    PollFd::new(control, PollFlags::IN)
+                }),
+        );
     }
     match rustix::event::poll(&mut polled, None) {
         Err(rustix::io::Errno::INTR) => return Ok((false, Vec::new(), Vec::new())),
@@ -104,8 +112,9 @@ fn wait_for_events(socket: &OwnedFd, running: &[Running]) -> io::Result<(bool, V
     };
     let ready = |index: usize| !polled[index].revents().is_empty();
     let ended = (0..running.len()).filter(|index| ready(1 + 2 * index)).collect();
-    let abandoned =
-        (0..running.len()).filter(|index| running[*index].control.is_some() && ready(2 + 2 * index)).collect();
+    let abandoned = (0..running.len())
+        .filter(|index| running[*index].control.is_some() && ready(2 + 2 * index))
+        .collect();
     Ok((ready(0), ended, abandoned))
 }
 
@@ -116,13 +125,34 @@ fn begin(
     attachments: wire::Attachments<OwnedFd>,
 ) -> io::Result<Option<Running>> {
     let (status, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let wire::Attachments { control, rootfs, stdout, stderr, cgroup_v2, cgroup_v1, network, binds } = attachments;
+    let wire::Attachments {
+        control,
+        rootfs,
+        stdout,
+        stderr,
+        cgroup_v2,
+        cgroup_v1,
+        network,
+        binds,
+    } = attachments;
     let cloned = sys::clone_step(process, namespaces(&request), cgroup_v2.as_ref().map(AsFd::as_fd));
     match cloned {
         Ok(Cloned::Child) => {
             drop(status);
-            let wire::Request { spec, show_cgroup_v2, .. } = request;
-            init::run(Inputs { spec, rootfs, stdout, stderr, cgroup_v1, network, binds, show_cgroup_v2, report })
+            let wire::Request {
+                spec, show_cgroup_v2, ..
+            } = request;
+            init::run(Inputs {
+                spec,
+                rootfs,
+                stdout,
+                stderr,
+                cgroup_v1,
+                network,
+                binds,
+                show_cgroup_v2,
+                report,
+            })
         }
         Ok(Cloned::Parent { pid, pidfd }) => {
             let control = wire::send_message(control.as_fd(), &Reply::Started { pid }, &[pidfd.as_fd()])
@@ -131,11 +161,21 @@ fn begin(
             if control.is_none() {
                 let _ = rustix::process::pidfd_send_signal(&pidfd, Signal::KILL);
             }
-            Ok(Some(Running { pidfd, control, status }))
+            Ok(Some(Running {
+                pidfd,
+                control,
+                status,
+            }))
         }
         Err(error) => {
             // A worker that has gone meanwhile needs no answer.
-            let _ = wire::send_message(control.as_fd(), &Reply::NotStarted { message: error.to_string() }, &[]);
+            let _ = wire::send_message(
+                control.as_fd(),
+                &Reply::NotStarted {
+                    message: error.to_string(),
+                },
+                &[],
+            );
             Ok(None)
         }
     }
@@ -174,6 +214,9 @@ fn finish(step: Running) -> io::Result<()> {
 
 fn read_report(status: OwnedFd) -> Option<SetupError> {
     let mut bytes = Vec::new();
-    std::fs::File::from(status).take(STATUS_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+    std::fs::File::from(status)
+        .take(STATUS_BYTES_MAX)
+        .read_to_end(&mut bytes)
+        .ok()?;
     serde_json::from_slice(&bytes).ok()
 }

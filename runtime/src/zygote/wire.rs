@@ -71,7 +71,12 @@ pub(crate) enum Reply {
 
 pub(crate) fn socket_pair() -> io::Result<(OwnedFd, OwnedFd)> {
     let flags = SocketFlags::CLOEXEC;
-    Ok(rustix::net::socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?)
+    Ok(rustix::net::socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
 }
 
 pub(crate) fn send_request(
@@ -93,7 +98,9 @@ pub(crate) fn send_request(
 
 /// None: the worker has gone.
 pub(crate) fn receive_request(socket: BorrowedFd<'_>) -> io::Result<Option<(Request, Attachments<OwnedFd>)>> {
-    let Some((_, fds)) = receive(socket)? else { return Ok(None) };
+    let Some((_, fds)) = receive(socket)? else {
+        return Ok(None);
+    };
     let missing = || io::Error::new(io::ErrorKind::InvalidData, "a request lacks descriptors");
     let mut fds = fds.into_iter();
     let mut file = File::from(fds.next().ok_or_else(missing)?);
@@ -126,15 +133,22 @@ pub(crate) fn send_message<T: Serialize>(
 /// None: the other side has gone.
 pub(crate) fn receive_message<T: for<'a> Deserialize<'a>>(
     socket: BorrowedFd<'_>,
-) -> io::Result<Option<(Result<T, serde_json::Error>, Vec<OwnedFd>)>> {
-    Ok(receive(socket)?.map(|(bytes, fds)| (serde_json::from_slice(&bytes), fds)))
+) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+    let Some((bytes, fds)) = receive(socket)? else {
+        return Ok(None);
+    };
+    Ok(Some((serde_json::from_slice(&bytes)?, fds)))
 }
 
 fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut space = vec![MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
-    if !fds.is_empty() && (fds.len() > DESCRIPTORS_MAX || !control.push(SendAncillaryMessage::ScmRights(fds))) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "more mounts than one message carries"));
+    if !fds.is_empty() && (fds.len() > DESCRIPTORS_MAX || !control.push(SendAncillaryMessage::ScmRights(fds)))
+    {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "more mounts than one message carries",
+        ));
     }
     retry(|| rustix::net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL))?;
     Ok(())

@@ -16,7 +16,11 @@ fn links_in_place_of_kernel_directories_are_refused() {
         fs::remove_dir(image.path(name)).unwrap();
         symlink(outside.path(), image.path(name)).unwrap();
         let exit = image.sh("true").exit;
-        assert!(exit.to_string().starts_with(&format!("could not mount /{name}: ")), "{exit}");
+        assert!(
+            exit.to_string()
+                .starts_with(&format!("could not mount /{name}: ")),
+            "{exit}"
+        );
         assert_eq!(fs::read_dir(outside.path()).unwrap().count(), 0);
     }
 }
@@ -26,7 +30,11 @@ fn missing_kernel_directories_are_named() {
     let image = Image::new();
     fs::remove_dir(image.path("sys")).unwrap();
     let exit = image.sh("true").exit;
-    assert!(exit.to_string().starts_with("could not mount /sys: the image has no such directory"), "{exit}");
+    assert!(
+        exit.to_string()
+            .starts_with("could not mount /sys: the image has no such directory"),
+        "{exit}"
+    );
 }
 
 /// A link among the directories of a mount's place leads inside the root.
@@ -41,14 +49,21 @@ fn links_on_the_way_to_a_mount_stay_inside() {
     let mut spec = shell("true");
     spec.mounts = vec![Mount::bind("/etc/hostname", "/etc/hosts", true)];
     let exit = image.run(&spec).exit;
-    assert!(exit.to_string().contains("the image has nothing to mount it on"), "{exit}");
+    assert!(
+        exit.to_string().contains("the image has nothing to mount it on"),
+        "{exit}"
+    );
 
     let dotdot = ["/../../../../../../etc/hosts", "/tmp/../../../etc/hosts"];
     let image = Image::new();
     for destination in dotdot {
         let mut spec = shell("cat /etc/hosts");
         spec.mounts = vec![Mount::bind(outside.path().join("hosts"), destination, true)];
-        assert_eq!(image.run(&spec).stdout, "the machine's\n", "{destination} is the root's own /etc/hosts");
+        assert_eq!(
+            image.run(&spec).stdout,
+            "the machine's\n",
+            "{destination} is the root's own /etc/hosts"
+        );
     }
 }
 
@@ -57,11 +72,22 @@ fn links_on_the_way_to_a_mount_stay_inside() {
 fn mounts_over_kernel_places_are_refused() {
     let image = Image::new();
     symlink("proc", image.path("link")).unwrap();
-    for destination in ["/", "/proc", "/proc/self/attr", "/proc/sys", "/sys/kernel", "/link/kcore"] {
+    for destination in [
+        "/",
+        "/proc",
+        "/proc/self/attr",
+        "/proc/sys",
+        "/sys/kernel",
+        "/link/kcore",
+    ] {
         let mut spec = shell("true");
         spec.mounts = vec![Mount::bind("/etc/hostname", destination, false)];
         let exit = image.run(&spec).exit;
-        assert!(exit.to_string().starts_with(&format!("could not mount {destination}: ")), "{exit}");
+        assert!(
+            exit.to_string()
+                .starts_with(&format!("could not mount {destination}: ")),
+            "{exit}"
+        );
     }
 }
 
@@ -72,12 +98,26 @@ fn descriptors_are_no_working_directory() {
     for number in 0..20 {
         for process in ["self", "1"] {
             let cwd = format!("/proc/{process}/fd/{number}");
-            let exit = image.run(&Spec::run_step(vec!["pwd".into()], vec![], cwd.clone(), User::root())).exit;
+            let exit = image
+                .run(&Spec::run_step(
+                    vec!["pwd".into()],
+                    vec![],
+                    cwd.clone(),
+                    User::root(),
+                ))
+                .exit;
             assert_eq!(exit.code(), 125, "{cwd}: {exit}");
         }
     }
     symlink("/proc/self/root", image.path("escape")).unwrap();
-    let exit = image.run(&Spec::run_step(vec!["pwd".into()], vec![], "/escape", User::root())).exit;
+    let exit = image
+        .run(&Spec::run_step(
+            vec!["pwd".into()],
+            vec![],
+            "/escape",
+            User::root(),
+        ))
+        .exit;
     assert_eq!(exit.code(), 125, "{exit}");
 }
 
@@ -89,12 +129,24 @@ fn the_runtimes_program_cant_be_written() {
     fs::set_permissions(image.path("entry"), fs::Permissions::from_mode(0o755)).unwrap();
     for command in ["/entry", "/proc/self/exe"] {
         let outcome = image.run(&Spec::run_step(vec![command.into()], vec![], "/", User::root()));
-        assert!(!outcome.exit.success() || outcome.stdout.is_empty(), "{command}: {outcome:?}");
+        assert!(
+            !outcome.exit.success() || outcome.stdout.is_empty(),
+            "{command}: {outcome:?}"
+        );
     }
     let program = format!("/proc/{}/exe", zygote().pid());
-    assert!(fs::read_link(&program).unwrap().to_str().unwrap().starts_with("/memfd:layeryard"));
+    assert!(
+        fs::read_link(&program)
+            .unwrap()
+            .to_str()
+            .unwrap()
+            .starts_with("/memfd:layeryard")
+    );
     let error = fs::File::options().write(true).open(&program).unwrap_err();
-    assert!(matches!(error.raw_os_error(), Some(libc::EPERM | libc::ETXTBSY)), "{error}");
+    assert!(
+        matches!(error.raw_os_error(), Some(libc::EPERM | libc::ETXTBSY)),
+        "{error}"
+    );
 }
 
 /// CVE-2025-31133: masks are made of a /dev/null that the image can't replace.
@@ -110,6 +162,10 @@ fn masks_dont_depend_on_the_images_null() {
 #[test]
 fn the_root_cant_be_left() {
     let image = Image::new();
-    let outcome = image.sh("ls /../../.. | sort; mkdir -p /tmp/a; ls -d /proc/1/root/../../work /proc/*/root/work");
-    assert_eq!(outcome.stdout, "bin\ndev\netc\nhome\nproc\nroot\nsys\ntmp\n", "{outcome:?}");
+    let outcome =
+        image.sh("ls /../../.. | sort; mkdir -p /tmp/a; ls -d /proc/1/root/../../work /proc/*/root/work");
+    assert_eq!(
+        outcome.stdout, "bin\ndev\netc\nhome\nproc\nroot\nsys\ntmp\n",
+        "{outcome:?}"
+    );
 }

@@ -37,14 +37,24 @@ pub(crate) struct Outcome {
 
 impl Image {
     pub(crate) fn new() -> Self {
-        let image = Self { directory: tempfile::tempdir().unwrap() };
+        let image = Self {
+            directory: tempfile::tempdir().unwrap(),
+        };
         for directory in ["bin", "proc", "sys", "dev", "etc", "root", "home", "tmp"] {
             fs::create_dir_all(image.path(directory)).unwrap();
         }
         fs::set_permissions(image.path("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
         fs::copy(BUSYBOX, image.path("bin/busybox")).expect("busybox-static has to be installed");
-        fs::write(image.path("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home:/bin/sh\n").unwrap();
-        fs::write(image.path("etc/group"), "root:x:0:\napp:x:1001:\naudio:x:29:app\n").unwrap();
+        fs::write(
+            image.path("etc/passwd"),
+            "root:x:0:0::/root:/bin/sh\napp:x:1000:1001::/home:/bin/sh\n",
+        )
+        .unwrap();
+        fs::write(
+            image.path("etc/group"),
+            "root:x:0:\napp:x:1001:\naudio:x:29:app\n",
+        )
+        .unwrap();
         for name in ["resolv.conf", "hosts", "hostname"] {
             fs::write(image.path("etc").join(name), "the image's own\n").unwrap();
         }
@@ -94,7 +104,11 @@ impl Image {
         let (step, stdout, stderr) = self.start(zygote(), spec, network, 0).unwrap();
         let stderr = std::thread::spawn(move || read(stderr));
         let stdout = read(stdout);
-        Outcome { exit: step.wait().unwrap(), stdout, stderr: stderr.join().unwrap() }
+        Outcome {
+            exit: step.wait().unwrap(),
+            stdout,
+            stderr: stderr.join().unwrap(),
+        }
     }
 
     /// A running step, and the other ends of its output.
@@ -107,14 +121,22 @@ impl Image {
     ) -> Result<(Step, OwnedFd, OwnedFd), RuntimeError> {
         let (stdout, out) = pipe();
         let (stderr, err) = pipe();
-        let stdio = Stdio { stdout: out, stderr: err };
+        let stdio = Stdio {
+            stdout: out,
+            stderr: err,
+        };
         let step = zygote.start(spec, self.mount(number).as_fd(), stdio, network)?;
         Ok((step, stdout, stderr))
     }
 }
 
 pub(crate) fn shell(script: &str) -> Spec {
-    Spec::run_step(vec!["sh".into(), "-c".into(), script.into()], Vec::new(), "/", User::root())
+    Spec::run_step(
+        vec!["sh".into(), "-c".into(), script.into()],
+        Vec::new(),
+        "/",
+        User::root(),
+    )
 }
 
 pub(crate) fn read(pipe: OwnedFd) -> String {
@@ -129,7 +151,9 @@ fn pipe() -> (OwnedFd, OwnedFd) {
 
 /// The value of a `Name:\tvalue` line of /proc/PID/status.
 pub(crate) fn field<'a>(status: &'a str, name: &str) -> &'a str {
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
     line.unwrap_or_else(|| panic!("no {name} in {status}")).trim()
 }
 

@@ -6,12 +6,16 @@ use crate::fixture::{Image, shell};
 
 #[test]
 fn namespaces_are_its_own() {
-    let outcome = Image::new().sh("for n in mnt pid ipc uts net cgroup; do readlink /proc/self/ns/$n; done; echo $$; hostname");
+    let outcome = Image::new()
+        .sh("for n in mnt pid ipc uts net cgroup; do readlink /proc/self/ns/$n; done; echo $$; hostname");
     let mut lines = outcome.stdout.lines();
     for name in ["mnt", "pid", "ipc", "uts", "net", "cgroup"] {
         let machine = std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap();
         let own = lines.next().unwrap();
-        assert!(own.starts_with(name) && own != machine.to_str().unwrap(), "{name}: {own}");
+        assert!(
+            own.starts_with(name) && own != machine.to_str().unwrap(),
+            "{name}: {own}"
+        );
     }
     assert_eq!(lines.collect::<Vec<_>>(), ["1", "layeryard"]);
 }
@@ -29,14 +33,24 @@ fn devices_are_the_six_and_others_cant_be_opened() {
         mknod /dev/sda b 8 0 && head -c 1 /dev/sda; mknod /tmp/kmsg c 1 11 && head -c 1 /tmp/kmsg; \
         for l in fd stdin stdout stderr core ptmx; do readlink $l; done; test -w /dev/shm/. && touch /dev/shm/x && echo shm";
     let outcome = Image::new().sh(script);
-    let names = "core\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n";
+    let names =
+        "core\nfd\nfull\nmqueue\nnull\nptmx\npts\nrandom\nshm\nstderr\nstdin\nstdout\ntty\nurandom\nzero\n";
     let nodes = "null 1:3 666\nzero 1:5 666\nfull 1:7 666\nrandom 1:8 666\nurandom 1:9 666\ntty 5:0 666\n";
     let links = "/proc/self/fd\n/proc/self/fd/0\n/proc/self/fd/1\n/proc/self/fd/2\n/proc/kcore\npts/ptmx\n";
     let full = "sh: write error: No space left on device\n";
-    let rest = outcome.stdout.strip_prefix(&format!("{names}{nodes}3\nnull\n")).expect(&outcome.stdout);
-    assert!(rest == format!("{links}shm\n") || rest == format!("{full}{links}shm\n"), "{outcome:?}");
+    let rest = outcome
+        .stdout
+        .strip_prefix(&format!("{names}{nodes}3\nnull\n"))
+        .expect(&outcome.stdout);
+    assert!(
+        rest == format!("{links}shm\n") || rest == format!("{full}{links}shm\n"),
+        "{outcome:?}"
+    );
     for device in ["/dev/sda", "/tmp/kmsg"] {
-        assert!(outcome.stderr.contains(&format!("{device}: Permission denied")), "{outcome:?}");
+        assert!(
+            outcome.stderr.contains(&format!("{device}: Permission denied")),
+            "{outcome:?}"
+        );
     }
 }
 
@@ -58,7 +72,10 @@ fn mounts_are_nodev_and_the_kernels_are_closed() {
         let is_device = kind != "tmpfs" && place.starts_with("/dev/") && kind == "devtmpfs";
         let masked_by_null = kind == "devtmpfs" && place.starts_with("/proc/");
         let nodev = attributes.split(',').any(|attribute| attribute == "nodev");
-        assert!(nodev || is_device || masked_by_null || place == "/dev/pts", "{place}: {kind} {attributes}");
+        assert!(
+            nodev || is_device || masked_by_null || place == "/dev/pts",
+            "{place}: {kind} {attributes}"
+        );
     }
     assert_eq!(mounts["/"].0, "overlay");
     assert!(!mounts["/"].1.contains("nosuid"), "set-user-id programs work");
@@ -66,7 +83,10 @@ fn mounts_are_nodev_and_the_kernels_are_closed() {
     for place in ["/proc/sys", "/proc/bus", "/proc/irq", "/proc/fs"] {
         assert!(mounts[place].1.starts_with("ro,"), "{place}: {:?}", mounts[place]);
     }
-    assert!(mounts.keys().all(|place| !place.starts_with("/tmp/")), "nothing of the machine: {mounts:?}");
+    assert!(
+        mounts.keys().all(|place| !place.starts_with("/tmp/")),
+        "nothing of the machine: {mounts:?}"
+    );
 }
 
 #[test]
@@ -76,14 +96,27 @@ fn masked_and_read_only_paths_hold() {
         mount -t tmpfs none /tmp; umount /proc; mount -o remount,rw /proc/sys; hostname other";
     let outcome = Image::new().sh(script);
     assert_eq!(outcome.stdout, "0\n0\n");
-    assert_eq!(outcome.stderr.matches("Read-only file system").count(), 3, "{outcome:?}");
+    assert_eq!(
+        outcome.stderr.matches("Read-only file system").count(),
+        3,
+        "{outcome:?}"
+    );
     assert!(!outcome.exit.success());
-    assert_eq!(outcome.stderr.lines().filter(|line| line.contains("ermitted") || line.contains("denied")).count(), 4, "{outcome:?}");
+    assert_eq!(
+        outcome
+            .stderr
+            .lines()
+            .filter(|line| line.contains("ermitted") || line.contains("denied"))
+            .count(),
+        4,
+        "{outcome:?}"
+    );
 }
 
 #[test]
 fn other_processes_and_ipc_are_out_of_sight() {
-    let outcome = Image::new().sh("ps -o pid= | wc -l; kill -0 2; cat /proc/sysvipc/shm | wc -l; cat /proc/net/unix | wc -l");
+    let outcome = Image::new()
+        .sh("ps -o pid= | wc -l; kill -0 2; cat /proc/sysvipc/shm | wc -l; cat /proc/net/unix | wc -l");
     // The shell, ps and wc; only the title lines.
     assert_eq!(outcome.stdout, "3\n1\n1\n");
 }

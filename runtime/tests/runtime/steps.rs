@@ -62,20 +62,39 @@ const CRASH: &[u8] = &{
 fn a_command_that_cant_run_has_dockers_codes() {
     let image = Image::new();
     fs::write(image.path("not-executable"), "#!/bin/sh\n").unwrap();
-    let run = |name: &str| image.run(&Spec::run_step(vec![name.into()], vec![], "/", User::root())).exit;
+    let run = |name: &str| {
+        image
+            .run(&Spec::run_step(vec![name.into()], vec![], "/", User::root()))
+            .exit
+    };
     let missing = run("no-such-command");
     assert_eq!(missing.code(), 127);
-    assert_eq!(missing.to_string(), "could not execute the command: no-such-command: No such file or directory (os error 2)");
+    assert_eq!(
+        missing.to_string(),
+        "could not execute the command: no-such-command: No such file or directory (os error 2)"
+    );
     assert_eq!(run("/not-executable").code(), 126);
     assert_eq!(run("/etc").code(), 126);
 }
 
 #[test]
 fn environment_and_directory_are_the_specifications() {
-    let env = vec![("A".to_owned(), "x y".to_owned()), ("EMPTY".into(), String::new())];
-    let spec = Spec::run_step(vec!["sh".into(), "-c".into(), "env; pwd".into()], env, "/tmp", User::root());
+    let env = vec![
+        ("A".to_owned(), "x y".to_owned()),
+        ("EMPTY".into(), String::new()),
+    ];
+    let spec = Spec::run_step(
+        vec!["sh".into(), "-c".into(), "env; pwd".into()],
+        env,
+        "/tmp",
+        User::root(),
+    );
     let outcome = Image::new().run(&spec);
-    let mut lines: Vec<_> = outcome.stdout.lines().filter(|line| !line.starts_with("SHLVL")).collect();
+    let mut lines: Vec<_> = outcome
+        .stdout
+        .lines()
+        .filter(|line| !line.starts_with("SHLVL"))
+        .collect();
     lines.sort_unstable();
     let path = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     assert_eq!(lines, ["/tmp", "A=x y", "EMPTY=", "HOME=/root", path, "PWD=/tmp"]);
@@ -97,8 +116,14 @@ fn a_user_has_its_groups_and_no_capabilities() {
     let script = "id -u; id -g; id -G; umask; echo $HOME; cat /proc/self/status; echo again >/dev/stdout";
     let spec = Spec::run_step(vec!["sh".into(), "-c".into(), script.into()], vec![], "/", user);
     let outcome = image.run(&spec);
-    assert!(outcome.stdout.starts_with("1000\n1001\n1001 29\n0022\n/home\n"), "{outcome:?}");
-    assert!(outcome.stdout.ends_with("again\n"), "its own output can be opened by name: {outcome:?}");
+    assert!(
+        outcome.stdout.starts_with("1000\n1001\n1001 29\n0022\n/home\n"),
+        "{outcome:?}"
+    );
+    assert!(
+        outcome.stdout.ends_with("again\n"),
+        "its own output can be opened by name: {outcome:?}"
+    );
     for set in ["CapEff", "CapPrm", "CapInh", "CapAmb"] {
         assert_eq!(field(&outcome.stdout, set), "0000000000000000", "{set}");
     }
@@ -112,7 +137,9 @@ const DEFAULT_SET: &str = "00000000a80425fb";
 #[test]
 fn root_has_the_fourteen_capabilities() {
     let command = vec!["cat".into(), "/proc/self/status".into()];
-    let status = Image::new().run(&Spec::run_step(command, vec![], "/", User::root())).stdout;
+    let status = Image::new()
+        .run(&Spec::run_step(command, vec![], "/", User::root()))
+        .stdout;
     for set in ["CapEff", "CapPrm", "CapBnd"] {
         assert_eq!(field(&status, set), DEFAULT_SET, "{set}");
     }
@@ -127,8 +154,18 @@ fn root_has_the_fourteen_capabilities() {
 #[test]
 fn programs_can_set_the_user_id() {
     let image = Image::new();
-    let app = User { uid: 1000, gid: 1001, additional_gids: vec![1001], umask: 0o022, home: None };
-    fs::write(image.path("etc/passwd"), "root::0:0::/root:/bin/sh\napp:x:1000:1001::/home:/bin/sh\n").unwrap();
+    let app = User {
+        uid: 1000,
+        gid: 1001,
+        additional_gids: vec![1001],
+        umask: 0o022,
+        home: None,
+    };
+    fs::write(
+        image.path("etc/passwd"),
+        "root::0:0::/root:/bin/sh\napp:x:1000:1001::/home:/bin/sh\n",
+    )
+    .unwrap();
     // Of a mode that only root may read.
     fs::write(image.path("secret"), "seen\n").unwrap();
     fs::set_permissions(image.path("secret"), fs::Permissions::from_mode(0o600)).unwrap();
@@ -136,7 +173,9 @@ fn programs_can_set_the_user_id() {
     fs::remove_file(&su).unwrap();
     fs::copy(image.path("bin/busybox"), &su).unwrap();
     let run = || {
-        let args = ["su", "-s", "/bin/sh", "-c", "id -u; cat /secret", "root"].map(Into::into).to_vec();
+        let args = ["su", "-s", "/bin/sh", "-c", "id -u; cat /secret", "root"]
+            .map(Into::into)
+            .to_vec();
         image.run(&Spec::run_step(args, vec![], "/", app.clone()))
     };
     assert!(!run().exit.success(), "without the bit");
@@ -148,7 +187,9 @@ fn programs_can_set_the_user_id() {
 #[test]
 fn limits_are_fixed_or_as_high_as_allowed() {
     let outcome = Image::new().sh("ulimit -Sn; ulimit -Hn");
-    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX);
+    let hard = rustix::process::getrlimit(rustix::process::Resource::Nofile)
+        .maximum
+        .unwrap_or(u64::MAX);
     assert_eq!(outcome.stdout, format!("1024\n{}\n", hard.min(1_048_576)));
 }
 
@@ -159,16 +200,27 @@ fn files_are_mounted_over_the_images_also_over_links() {
     std::os::unix::fs::symlink("/run/nowhere/stub-resolv.conf", image.path("etc/resolv.conf")).unwrap();
     let ours = tempfile::NamedTempFile::new().unwrap();
     fs::write(ours.path(), "ours\n").unwrap();
-    let mut spec = shell("cat /etc/resolv.conf /etc/hosts; echo x >/etc/hosts; df -k /scratch >/dev/null; echo y >/tmp/y");
+    let mut spec = shell(
+        "cat /etc/resolv.conf /etc/hosts; echo x >/etc/hosts; df -k /scratch >/dev/null; echo y >/tmp/y",
+    );
     spec.mounts = vec![
         Mount::bind(ours.path(), "/etc/resolv.conf", true),
         Mount::bind(ours.path(), "/etc/hosts", true),
-        Mount { destination: "/tmp".into(), kind: MountKind::Tmpfs { size_bytes: 1 << 20, mode: 0o1777 } },
+        Mount {
+            destination: "/tmp".into(),
+            kind: MountKind::Tmpfs {
+                size_bytes: 1 << 20,
+                mode: 0o1777,
+            },
+        },
     ];
     let outcome = image.run(&spec);
     assert_eq!(outcome.stdout, "ours\nours\n", "{outcome:?}");
     assert!(outcome.stderr.contains("Read-only file system"), "{outcome:?}");
-    assert!(!image.upper(0).join("tmp/y").exists(), "a tmpfs is no part of the layer");
+    assert!(
+        !image.upper(0).join("tmp/y").exists(),
+        "a tmpfs is no part of the layer"
+    );
     assert_eq!(fs::read_to_string(ours.path()).unwrap(), "ours\n");
 }
 
@@ -179,9 +231,20 @@ fn a_mount_without_a_place_is_a_named_error() {
     let mut spec = shell("true");
     spec.mounts = vec![Mount::bind("/etc/hosts", "/etc/hosts", true)];
     let exit = image.run(&spec).exit;
-    assert!(exit.to_string().starts_with("could not mount /etc/hosts: the image has nothing to mount it on"), "{exit}");
+    assert!(
+        exit.to_string()
+            .starts_with("could not mount /etc/hosts: the image has nothing to mount it on"),
+        "{exit}"
+    );
     spec.mounts = vec![Mount::bind("/no/such/source", "/etc/hosts", true)];
-    let error = image.start(crate::fixture::zygote(), &spec, &runtime::NetworkHandle::none(), 1).unwrap_err();
+    let error = image
+        .start(
+            crate::fixture::zygote(),
+            &spec,
+            &runtime::NetworkHandle::none(),
+            1,
+        )
+        .unwrap_err();
     assert!(error.to_string().contains("/no/such/source"), "{error}");
 }
 
@@ -189,8 +252,10 @@ fn a_mount_without_a_place_is_a_named_error() {
 fn the_layer_holds_only_what_the_command_wrote() {
     let image = Image::new();
     assert!(image.sh("echo text >/made; mkdir /d").exit.success());
-    let mut names: Vec<_> =
-        fs::read_dir(image.upper(0)).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = fs::read_dir(image.upper(0))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort_unstable();
     assert_eq!(names, ["d", "made"]);
 }

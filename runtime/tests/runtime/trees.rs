@@ -9,10 +9,13 @@ use rustix::process::{Pid, Signal};
 use crate::fixture::{Image, new_zygote, read, shell, zygote};
 
 /// A command with a daemon that left its session and its parents, both holding the output open.
-const DAEMONS: &str = "(setsid sh -c 'trap \"\" TERM HUP INT; sleep 600 & sleep 601' &); sleep 602 & echo ready; wait";
+const DAEMONS: &str =
+    "(setsid sh -c 'trap \"\" TERM HUP INT; sleep 600 & sleep 601' &); sleep 602 & echo ready; wait";
 
 fn start_daemons(image: &Image, zygote: &runtime::Zygote) -> (Step, OwnedFd) {
-    let (step, stdout, _stderr) = image.start(zygote, &shell(DAEMONS), &NetworkHandle::none(), 0).unwrap();
+    let (step, stdout, _stderr) = image
+        .start(zygote, &shell(DAEMONS), &NetworkHandle::none(), 0)
+        .unwrap();
     let mut ready = [0; 6];
     assert_eq!(rustix::io::read(&stdout, &mut ready).unwrap(), 6);
     (step, stdout)
@@ -36,7 +39,11 @@ fn a_killed_tree_leaves_nothing() {
     // The end of the output says that nobody holds it any more; `wait` has returned, so it is there at once.
     assert_eq!(read(stdout), "");
     assert!(begin.elapsed() < Duration::from_secs(5));
-    assert_eq!(step.wait().unwrap(), Exit::Signaled(libc::SIGKILL), "asking again is no error");
+    assert_eq!(
+        step.wait().unwrap(),
+        Exit::Signaled(libc::SIGKILL),
+        "asking again is no error"
+    );
     step.kill();
 }
 
@@ -65,7 +72,9 @@ fn steps_die_with_their_zygote() {
     rustix::process::kill_process(pid, Signal::KILL).unwrap();
     assert_eq!(read(stdout), "");
     assert!(matches!(step.wait(), Err(runtime::RuntimeError::ZygoteGone)));
-    let error = image.start(&zygote, &shell("true"), &NetworkHandle::none(), 1).unwrap_err();
+    let error = image
+        .start(&zygote, &shell("true"), &NetworkHandle::none(), 1)
+        .unwrap_err();
     assert!(matches!(error, runtime::RuntimeError::ZygoteGone), "{error:?}");
 }
 
@@ -88,7 +97,9 @@ fn many_run_at_a_time() {
             scope.spawn(move || {
                 for round in 0..5 {
                     let spec = shell(&format!("echo {number}.{round}; exit {number}"));
-                    let started = image.start(zygote(), &spec, &NetworkHandle::none(), number).unwrap();
+                    let started = image
+                        .start(zygote(), &spec, &NetworkHandle::none(), number)
+                        .unwrap();
                     let (step, stdout, _stderr) = started;
                     assert_eq!(step.wait().unwrap(), Exit::Exited(number as i32));
                     assert_eq!(read(stdout), format!("{number}.{round}\n"));
@@ -104,7 +115,9 @@ fn nothing_is_left_behind() {
     let zygote = new_zygote();
     let descriptors = |pid: u32| std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().count();
     let run = || {
-        let (step, _stdout, _stderr) = image.start(&zygote, &shell("true"), &NetworkHandle::none(), 0).unwrap();
+        let (step, _stdout, _stderr) = image
+            .start(&zygote, &shell("true"), &NetworkHandle::none(), 0)
+            .unwrap();
         assert!(step.wait().unwrap().success());
     };
     let before = descriptors(zygote.pid());
