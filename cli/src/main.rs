@@ -1,16 +1,20 @@
 //! The `layeryard` binary: parses, matches, delegates.
 
+mod archive;
 mod args;
 mod build;
 mod config;
 mod dirs;
 mod failure;
 mod health;
+mod images;
 mod logging;
+mod names;
 mod output;
 mod progress;
 mod serve;
 mod server;
+mod sink;
 mod worker;
 
 use std::process::ExitCode;
@@ -49,6 +53,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::run(args)?,
         Command::Worker => worker::run()?,
         Command::Build(args) => block_on(build::run(args))?,
+        Command::Copy(args) => block_on(images::copy(args))?,
+        Command::Import(args) => block_on(archive::import(args))?,
+        Command::Load(args) => block_on(archive::load(args))?,
+        Command::Save(args) => block_on(archive::save(args))?,
+        Command::Images(args) => block_on(images::list(args))?,
+        Command::Inspect(args) => block_on(images::inspect(args))?,
         Command::Healthcheck { url } => block_on(health::run(&url))?,
     }
     Ok(ExitCode::SUCCESS)

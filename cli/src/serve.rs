@@ -5,12 +5,12 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use registry::{Server, WorkerCommand};
+use registry::{ServeError, Server, WorkerCommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{LogFormat, ServeArgs};
 use crate::config::{LogSettings, Settings};
-use crate::failure::Advice as _;
+use crate::failure::Usage;
 use crate::{logging, output};
 
 /// The worker's log settings, in its environment.
@@ -35,10 +35,12 @@ async fn serve(config: registry::Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let data_dir = config.data_dir.clone();
-    let server = Server::start(config)
-        .await
-        .context("cannot start the server")
-        .hint("see `layeryard serve --help` for --listen and --data-dir")?;
+    let server = match Server::start(config).await {
+        Ok(server) => server,
+        // A setting that is missing, as opposed to a machine that refuses.
+        Err(error @ ServeError::AccessUndecided(_)) => return Err(Usage(error.to_string()).into()),
+        Err(error) => return Err(error).context("cannot start the server"),
+    };
     banner(&server, &data_dir);
     let stop = async move {
         tokio::select! {

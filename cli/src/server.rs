@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use anyhow::Context as _;
 use client::api_client::Api;
-use client::{Access, Options, credentials};
+use client::{Access, Options, Registry, credentials};
 use oci::{ImageRef, RepoName, Tag};
 
 use crate::failure::{Advice as _, Usage};
@@ -56,17 +56,23 @@ impl ServerUrl {
 
     /// The build API, with the user's credential if there is one.
     pub(crate) async fn api(&self) -> anyhow::Result<Api> {
+        Ok(Api::new(&self.to_string(), self.options().await?)?)
+    }
+
+    /// The distribution API.
+    pub(crate) async fn registry(&self) -> anyhow::Result<Registry> {
+        Ok(Registry::new(&self.to_string(), self.options().await?)?)
+    }
+
+    async fn options(&self) -> anyhow::Result<Options> {
         let access = match credentials::find_async(&self.authority()).await? {
             Some(credential) => Access::Credential(credential),
             None => Access::Anonymous,
         };
-        Ok(Api::new(
-            &self.to_string(),
-            Options {
-                access,
-                ..Options::default()
-            },
-        )?)
+        Ok(Options {
+            access,
+            ..Options::default()
+        })
     }
 
     /// Says what to do when nobody is there.

@@ -1,12 +1,16 @@
 //! Flags as the user types them. Each command turns its own into values that are ready to use.
 
 mod build;
+mod images;
 mod serve;
 
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use build::{BuildArgs, ProgressMode};
+pub(crate) use images::{
+    ArchiveFormat, CopyArgs, ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, SaveArgs,
+};
 pub(crate) use serve::{LogFormat, ServeArgs};
 
 pub(crate) const DEFAULT_SERVER: &str = "http://localhost:5000";
@@ -38,6 +42,18 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Build an image on the server from a Dockerfile
     Build(BuildArgs),
+    /// Copy an image or an index between two registries
+    Copy(CopyArgs),
+    /// Make an image of a root file system's tar archive
+    Import(ImportArgs),
+    /// Push the images of an archive: `docker save` or OCI layout
+    Load(LoadArgs),
+    /// Write an image to an archive: `docker load` or OCI layout
+    Save(SaveArgs),
+    /// List repositories and their tags
+    Images(ImagesArgs),
+    /// Show an image's manifest and configuration
+    Inspect(InspectArgs),
     /// Print the version
     Version,
     /// Print a completion script for a shell

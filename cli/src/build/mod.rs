@@ -14,12 +14,11 @@ use client::api::{BuildOutcome, BuildRequest, BuildStatus};
 use client::api_client::Api;
 
 use crate::args::{BuildArgs, ProgressMode};
-use crate::failure::{Cancelled, Usage};
+use crate::failure::Cancelled;
 use crate::output;
 use crate::server::ServerUrl;
 use context::Context;
 use render::Screen;
-pub(crate) use request::platform;
 
 /// How long a cancelled build may take to end before we leave it alone.
 const CANCEL_WAIT: Duration = Duration::from_secs(15);
@@ -102,9 +101,6 @@ fn conclude(
                 output::line(digest)?;
             }
             Ok(())
-        }
-        Some(BuildOutcome::Failed { kind, message, .. }) if kind == "dockerfile" => {
-            Err(Usage(message).into())
         }
         Some(BuildOutcome::Failed { message, .. }) => Err(anyhow!(message).context("the build failed")),
         Some(BuildOutcome::Cancelled) => Err(Cancelled.into()),

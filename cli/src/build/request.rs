@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use client::api::{BuildRequest, SourceFile, TagTarget};
 use client::credentials;
-use oci::Platform;
 
 use super::bases;
 use crate::args::BuildArgs;
 use crate::failure::Usage;
+use crate::names;
 use crate::server::ServerUrl;
 
 /// Predefined ARGs, taken from this environment where it has them.
@@ -35,14 +35,10 @@ pub(crate) async fn prepare(
         target: args.target.clone(),
         build_args,
         no_cache: args.no_cache,
-        platform: args.platform.as_deref().map(platform).transpose()?,
+        platform: args.platform.as_deref().map(names::platform).transpose()?,
         credentials,
         detached: args.detach,
     })
-}
-
-pub(crate) fn platform(text: &str) -> anyhow::Result<Platform> {
-    text.parse().map_err(|error| Usage(format!("{error}")).into())
 }
 
 /// The names under which the image is tagged; each is the server's own.

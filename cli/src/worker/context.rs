@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use async_trait::async_trait;
+use builder::context::unpack_tar;
 use builder::services::{ContextSource, ServiceError};
 use client::api_client::Api;
 use client::into_reader;
@@ -55,9 +56,9 @@ impl Context {
         let unpacked = tokio::task::spawn_blocking(move || {
             fs::create_dir_all(&root)
                 .map_err(|error| ServiceError::new(format!("cannot make {}: {error}", root.display())))?;
-            unpack(SyncIoBridge::new(archive), &root).map_err(ServiceError::from_error)
+            unpack_tar(SyncIoBridge::new(archive), &root).map_err(ServiceError::from_error)
         });
-        unpacked.await.map_err(ServiceError::from_error)?.map(drop)
+        unpacked.await.map_err(ServiceError::from_error)?
     }
 }
 
@@ -81,8 +82,4 @@ impl Drop for Context {
             });
         }
     }
-}
-
-fn unpack(_: impl io::Read, _: &Path) -> io::Result<()> {
-    Ok(())
 }

@@ -1,8 +1,10 @@
 //! [`ImageSource`]: base images, from the server.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
+use builder::event::{Event, EventSink};
 use builder::services::{ImageSource, ResolvedImage, ServiceError};
 use client::api::ResolveRequest;
 use client::api_client::Api;
@@ -16,6 +18,7 @@ const CONFIG_BYTES_MAX: u64 = 8 << 20;
 pub(crate) struct Images {
     pub(crate) api: Api,
     pub(crate) registry: Registry,
+    pub(crate) events: Arc<dyn EventSink>,
 }
 
 #[async_trait]
@@ -30,6 +33,13 @@ impl ImageSource for Images {
             .resolve_image(&request)
             .await
             .map_err(ServiceError::from_error)?;
+        if let Some(message) = found.warning {
+            self.events.emit(Event::Warning {
+                message,
+                line: None,
+                code: None,
+            });
+        }
         let by_digest = Reference::Digest(found.manifest);
         let fetched = self
             .registry

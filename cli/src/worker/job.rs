@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use builder::event::EventSink;
 use builder::exec::{BuildError, BuildInput, BuildOutput, Dockerfile, Services, build};
 use client::Registry;
 use client::api::{BuildOutcome, Job};
@@ -15,7 +16,7 @@ use super::cache::Cache;
 use super::context::Context;
 use super::events::Events;
 use super::images::Images;
-use super::sink::Sink;
+use crate::sink::Sink;
 
 /// How long the server holds a question for a cancel back.
 const CONTROL_WAIT_SECONDS: u64 = 30;
@@ -59,10 +60,12 @@ async fn execute(worker: &Worker, api: &Api, job: Job, cancel: CancellationToken
         &job.build,
         job.request.context.clone(),
     );
+    let events: Arc<dyn EventSink> = Arc::new(events);
     let services = Services {
         images: Arc::new(Images {
             api: api.clone(),
             registry: registry.clone(),
+            events: events.clone(),
         }),
         sink: Arc::new(Sink {
             registry,
@@ -73,7 +76,7 @@ async fn execute(worker: &Worker, api: &Api, job: Job, cancel: CancellationToken
             repository: repository.clone(),
         }),
         context: Arc::new(context),
-        events: Arc::new(events),
+        events,
     };
     // On the heap: the future holds the state of the whole build.
     let built = Box::pin(build(input(job), services, &worker.node, cancel)).await;

@@ -11,7 +11,6 @@ mod context;
 mod events;
 mod images;
 mod job;
-mod sink;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -115,7 +114,7 @@ fn log_settings() -> LogSettings {
 }
 
 async fn work(assignment: Assignment) -> anyhow::Result<()> {
-    let missing = runtime::probe().err().map(|missing| format!("{missing:?}"));
+    let missing = runtime::probe().err().map(|missing| missing.to_string());
     let lease = LeaseRequest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         missing: missing.into_iter().collect(),
