@@ -40,6 +40,11 @@ impl Guard {
         })
     }
 
+    /// Takes over the listeners that a server has in the end.
+    pub fn set_listeners(&self, listeners: Vec<SocketAddr>) {
+        *self.listeners.lock() = listeners;
+    }
+
     /// Checks a literal address at once; registers a name so that its addresses are checked when it is resolved.
     pub(crate) fn admit(&self, url: &Url) -> Result<(), AddressRefused> {
         let port = url.port_or_known_default().unwrap_or(0);

@@ -23,5 +23,5 @@ pub use error::{Error, Place};
 pub use guard::{AddressRefused, Guard};
 pub use registry::{
     BlobSource, ByteStream, BytesSource, FetchedManifest, FileSource, MANIFEST_BYTES_MAX, Page, Registry,
-    Upload, into_reader,
+    Upload, choose_platform, into_reader,
 };

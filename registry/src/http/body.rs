@@ -10,7 +10,10 @@ use super::{ApiError, Code};
 pub(super) async fn json<T: DeserializeOwned>(body: Body, limit_bytes: usize) -> Result<T, ApiError> {
     let collected = Limited::new(body, limit_bytes).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            return ApiError::new(Code::TooLarge, format!("the request has more than {limit_bytes} bytes"));
+            return ApiError::new(
+                Code::TooLarge,
+                format!("the request has more than {limit_bytes} bytes"),
+            );
         }
         ApiError::new(Code::RequestInvalid, format!("the request broke off: {error}"))
     })?;

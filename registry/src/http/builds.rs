@@ -39,14 +39,22 @@ async fn create(
     body: Body,
 ) -> Result<Response, ApiError> {
     let request: BuildRequest = json(body, REQUEST_BYTES_MAX).await?;
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned);
-    let id = Box::pin(state.builds.create(&principal, request, host)).await?;
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok())
+        .map(str::to_owned);
+    let id = Box::pin(state.building.builds.create(&principal, request, host)).await?;
     let location = format!("/api/v1/builds/{id}");
-    Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(BuildCreated { id })).into_response())
+    Ok((
+        StatusCode::CREATED,
+        [(header::LOCATION, location)],
+        Json(BuildCreated { id }),
+    )
+        .into_response())
 }
 
 async fn list(State(state): State<AppState>, principal: Principal) -> Response {
-    Json(state.builds.list(&principal)).into_response()
+    Json(state.building.builds.list(&principal)).into_response()
 }
 
 async fn status(
@@ -54,7 +62,7 @@ async fn status(
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    Ok(Json(state.builds.status(&principal, &id)?).into_response())
+    Ok(Json(state.building.builds.status(&principal, &id)?).into_response())
 }
 
 async fn cancel(
@@ -62,7 +70,7 @@ async fn cancel(
     principal: Principal,
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    state.builds.cancel(&principal, &id).await?;
+    state.building.builds.cancel(&principal, &id).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -79,11 +87,14 @@ async fn events(
     query: Result<Query<After>, axum::extract::rejection::QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(After { after }) = query.map_err(|_| number("after"))?;
-    let reader = state.builds.events(&principal, &id, after).await?;
+    let reader = state.building.builds.events(&principal, &id, after).await?;
     let lines = futures::stream::try_unfold(reader, |mut reader: EventReader| async move {
         Ok::<_, std::io::Error>(reader.next().await?.map(|piece| (piece, reader)))
     });
-    let kind = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
+    let kind = [
+        (header::CONTENT_TYPE, "application/x-ndjson"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
     Ok((kind, Body::from_stream(lines)).into_response())
 }
 
@@ -94,7 +105,7 @@ async fn append(
     body: Body,
 ) -> Result<Json<Control>, ApiError> {
     let batch: EventBatch = json(body, EVENTS_BYTES_MAX).await?;
-    Ok(Json(state.builds.append(&principal, &id, batch).await?))
+    Ok(Json(state.building.builds.append(&principal, &id, batch).await?))
 }
 
 #[derive(Deserialize)]
@@ -110,7 +121,7 @@ async fn control(
 ) -> Result<Json<Control>, ApiError> {
     let Query(Wait { wait_seconds }) = query.map_err(|_| number("wait_seconds"))?;
     let wait = Duration::from_secs(wait_seconds.unwrap_or(CONTROL_WAIT_SECONDS));
-    Ok(Json(state.builds.control(&principal, &id, wait).await?))
+    Ok(Json(state.building.builds.control(&principal, &id, wait).await?))
 }
 
 async fn finish(
@@ -120,10 +131,13 @@ async fn finish(
     body: Body,
 ) -> Result<StatusCode, ApiError> {
     let outcome: BuildOutcome = json(body, OUTCOME_BYTES_MAX).await?;
-    state.builds.finish(&principal, &id, outcome).await?;
+    state.building.builds.finish(&principal, &id, outcome).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 fn number(name: &str) -> ApiError {
-    ApiError::new(super::Code::RequestInvalid, format!("query parameter {name:?} is not a number"))
+    ApiError::new(
+        super::Code::RequestInvalid,
+        format!("query parameter {name:?} is not a number"),
+    )
 }

@@ -48,7 +48,10 @@ async fn look_up(
 ) -> Result<Response, ApiError> {
     let (repository, kind, last) = parse(&rest)?;
     if last != "lookup" {
-        return Err(ApiError::new(Code::MethodNotAllowed, "records are stored with PUT"));
+        return Err(ApiError::new(
+            Code::MethodNotAllowed,
+            "records are stored with PUT",
+        ));
     }
     principal.require(Action::Pull, &repository)?;
     let lookup: CacheLookup = json(body, LOOKUP_BYTES_MAX).await?;
@@ -70,7 +73,11 @@ async fn put(
     if let Principal::Build(grant) = &principal
         && grant.cache != repository
     {
-        return Err(RegistryError::Denied { actor: principal.actor(), repository }.into());
+        return Err(RegistryError::Denied {
+            actor: principal.actor(),
+            repository,
+        }
+        .into());
     }
     match kind {
         Kind::Cache => {
@@ -99,7 +106,13 @@ mod tests {
             let parsed = parse(path).unwrap();
             assert_eq!(parsed, (name.parse().unwrap(), kind, last), "{path}");
         }
-        for bad in ["", "cache/lookup", "app/other/lookup", "../cache/lookup", "A/cache/lookup"] {
+        for bad in [
+            "",
+            "cache/lookup",
+            "app/other/lookup",
+            "../cache/lookup",
+            "A/cache/lookup",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

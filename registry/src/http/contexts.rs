@@ -17,7 +17,9 @@ use crate::service::builds::BuildError;
 const PIECE_BYTES: usize = 256 * 1024;
 
 pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/contexts", post(create)).route("/contexts/{id}", get(read))
+    Router::new()
+        .route("/contexts", post(create))
+        .route("/contexts/{id}", get(read))
 }
 
 async fn create(
@@ -34,7 +36,7 @@ async fn create(
         .get(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());
     let pieces = body.into_data_stream().map(|piece| piece.map_err(Into::into));
-    let created = state.contexts.create(announced, pieces).await?;
+    let created = state.building.contexts.create(announced, pieces).await?;
     let location = format!("/api/v1/contexts/{}", created.id);
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], Json(created)).into_response())
 }
@@ -45,12 +47,14 @@ async fn read(
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
     // What isn't this build's doesn't exist for it.
-    if !state.builds.may_read_context(&principal, &id) {
+    if !state.building.builds.may_read_context(&principal, &id) {
         return Err(BuildError::ContextUnknown(id).into());
     }
-    let (file, size) = state.contexts.open_file(&id).await?;
-    let headers =
-        [(header::CONTENT_TYPE, "application/x-tar".to_owned()), (header::CONTENT_LENGTH, size.to_string())];
+    let (file, size) = state.building.contexts.open_file(&id).await?;
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-tar".to_owned()),
+        (header::CONTENT_LENGTH, size.to_string()),
+    ];
     let body = Body::from_stream(ReaderStream::with_capacity(file, PIECE_BYTES));
     Ok((headers, body).into_response())
 }

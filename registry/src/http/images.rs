@@ -31,8 +31,11 @@ async fn resolve(
     };
     // A worker calls the server by its socket; the name that counts is the one its user used.
     let called = match &build {
-        Some(build) => state.builds.host(build),
-        None => headers.get(header::HOST).and_then(|host| host.to_str().ok()).map(str::to_owned),
+        Some(build) => state.building.builds.host(build),
+        None => headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .map(str::to_owned),
     };
     let question = Question {
         principal: &principal,
@@ -40,6 +43,8 @@ async fn resolve(
         reference: &request.reference,
         platform: &request.platform,
     };
-    let credential = |host: &str| state.builds.credential(build.as_deref()?, host);
-    Ok(Json(Box::pin(state.upstream.resolve(question, credential)).await?))
+    let credential = |host: &str| state.building.builds.credential(build.as_deref()?, host);
+    Ok(Json(
+        Box::pin(state.building.upstream.resolve(question, credential)).await?,
+    ))
 }

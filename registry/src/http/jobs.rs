@@ -18,12 +18,19 @@ pub(super) fn routes() -> Router<AppState> {
     Router::new().route("/jobs/lease", post(lease))
 }
 
-async fn lease(State(state): State<AppState>, principal: Principal, body: Body) -> Result<Response, ApiError> {
+async fn lease(
+    State(state): State<AppState>,
+    principal: Principal,
+    body: Body,
+) -> Result<Response, ApiError> {
     if !matches!(principal, Principal::Worker) {
-        return Err(ApiError::new(Code::Denied, "only this server's build worker takes jobs"));
+        return Err(ApiError::new(
+            Code::Denied,
+            "only this server's build worker takes jobs",
+        ));
     }
     let request: LeaseRequest = json(body, LEASE_BYTES_MAX).await?;
-    Ok(match state.builds.lease(request).await {
+    Ok(match state.building.builds.lease(request).await {
         Some(job) => Json(job).into_response(),
         None => StatusCode::NO_CONTENT.into_response(),
     })

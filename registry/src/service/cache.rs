@@ -31,7 +31,11 @@ pub(crate) enum CacheError {
 type Result<T, E = CacheError> = std::result::Result<T, E>;
 
 impl Registry {
-    pub(crate) async fn find_cached(&self, repository: &RepoName, lookup: &CacheLookup) -> Result<CacheFound> {
+    pub(crate) async fn find_cached(
+        &self,
+        repository: &RepoName,
+        lookup: &CacheLookup,
+    ) -> Result<CacheFound> {
         check_lookup(lookup)?;
         let found = self.metadata.find_cache_records(repository, &lookup.keys).await;
         let mut records = BTreeMap::new();
@@ -48,16 +52,25 @@ impl Registry {
     }
 
     /// Stores a record; its layer must be in the repository and stays as long as the record.
-    pub(crate) async fn put_cached(&self, repository: &RepoName, key: &str, record: &CacheRecord) -> Result<()> {
+    pub(crate) async fn put_cached(
+        &self,
+        repository: &RepoName,
+        key: &str,
+        record: &CacheRecord,
+    ) -> Result<()> {
         check_key(key)?;
         let text = serde_json::to_string(record).unwrap_or_default();
         check_length(&text)?;
         let blobs = [record.layer.digest];
-        let missing = self.metadata.put_cache_record(repository, key, &text, &blobs).await;
+        let missing = self
+            .metadata
+            .put_cache_record(repository, key, &text, &blobs)
+            .await;
         match missing.map_err(RegistryError::from)?.first() {
-            Some(digest) => {
-                Err(CacheError::LayerUnknown { repository: repository.clone(), digest: *digest })
-            }
+            Some(digest) => Err(CacheError::LayerUnknown {
+                repository: repository.clone(),
+                digest: *digest,
+            }),
             None => Ok(()),
         }
     }
@@ -65,7 +78,9 @@ impl Registry {
     pub(crate) async fn find_memos(&self, repository: &RepoName, lookup: &CacheLookup) -> Result<MemosFound> {
         check_lookup(lookup)?;
         let found = self.metadata.find_memos(repository, &lookup.keys).await;
-        Ok(MemosFound { memos: found.map_err(RegistryError::from)?.into_iter().collect() })
+        Ok(MemosFound {
+            memos: found.map_err(RegistryError::from)?.into_iter().collect(),
+        })
     }
 
     pub(crate) async fn put_memo(&self, repository: &RepoName, key: &str, value: &str) -> Result<()> {
@@ -108,7 +123,9 @@ mod tests {
         for bad in ["", "../..", &"A".repeat(64), &"a".repeat(63), &"é".repeat(32)] {
             assert!(check_key(bad).is_err(), "{bad:?}");
         }
-        let lookup = CacheLookup { keys: vec!["0".repeat(64); KEYS_MAX + 1] };
+        let lookup = CacheLookup {
+            keys: vec!["0".repeat(64); KEYS_MAX + 1],
+        };
         assert!(matches!(check_lookup(&lookup), Err(CacheError::TooManyKeys(_))));
     }
 }

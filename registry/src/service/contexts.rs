@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt as _;
 
+use super::BodyError;
 use super::builds::BuildError;
-use super::error::BodyError;
 
 /// The largest context.
 pub(crate) const CONTEXT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
@@ -37,13 +37,20 @@ impl Contexts {
     /// Contexts don't outlive the server: whatever lies there belongs to builds that have failed.
     pub(crate) async fn open(data_dir: &Path, size_bytes_max: u64) -> Result<Arc<Self>, BuildError> {
         let directory = data_dir.join("contexts");
-        let failed = |source| BuildError::File { path: directory.clone(), source };
+        let failed = |source| BuildError::File {
+            path: directory.clone(),
+            source,
+        };
         match tokio::fs::remove_dir_all(&directory).await {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
         }
         tokio::fs::create_dir_all(&directory).await.map_err(failed)?;
-        Ok(Arc::new(Self { directory, size_bytes_max, known: Mutex::default() }))
+        Ok(Arc::new(Self {
+            directory,
+            size_bytes_max,
+            known: Mutex::default(),
+        }))
     }
 
     /// Stores a context as it comes in.
@@ -59,12 +66,22 @@ impl Contexts {
         self.drop_unclaimed().await;
         let id = hex::encode(rand::random::<[u8; 16]>());
         let partial = Partial::create(self.path(&id).with_extension("part")).await?;
-        let failed = |source| BuildError::File { path: partial.path.clone(), source };
-        let mut file = File::options().write(true).open(&partial.path).await.map_err(failed)?;
+        let failed = |source| BuildError::File {
+            path: partial.path.clone(),
+            source,
+        };
+        let mut file = File::options()
+            .write(true)
+            .open(&partial.path)
+            .await
+            .map_err(failed)?;
         let mut size_bytes = 0;
         while let Some(piece) = body.next().await {
             let received_bytes = size_bytes;
-            let piece = piece.map_err(|source| BuildError::ContextBroken { received_bytes, source })?;
+            let piece = piece.map_err(|source| BuildError::ContextBroken {
+                received_bytes,
+                source,
+            })?;
             size_bytes += piece.len() as u64;
             if size_bytes > limit_bytes {
                 return Err(BuildError::ContextTooLarge { limit_bytes });
@@ -72,8 +89,14 @@ impl Contexts {
             file.write_all(&piece).await.map_err(failed)?;
         }
         file.flush().await.map_err(failed)?;
-        tokio::fs::rename(&partial.path, self.path(&id)).await.map_err(failed)?;
-        let context = Context { created_at: Instant::now(), claims: 0, claimed_once: false };
+        tokio::fs::rename(&partial.path, self.path(&id))
+            .await
+            .map_err(failed)?;
+        let context = Context {
+            created_at: Instant::now(),
+            claims: 0,
+            claimed_once: false,
+        };
         self.known.lock().insert(id.clone(), context);
         Ok(ContextCreated { id, size_bytes })
     }
@@ -85,7 +108,10 @@ impl Contexts {
             return Err(BuildError::ContextUnknown(id.to_owned()));
         }
         let path = self.path(id);
-        let failed = |source| BuildError::File { path: path.clone(), source };
+        let failed = |source| BuildError::File {
+            path: path.clone(),
+            source,
+        };
         let file = File::open(&path).await.map_err(failed)?;
         let size = file.metadata().await.map_err(failed)?.len();
         Ok((file, size))
@@ -94,7 +120,9 @@ impl Contexts {
     /// Keeps a context for a build until it is released.
     pub(crate) fn claim(&self, id: &str) -> Result<(), BuildError> {
         let mut known = self.known.lock();
-        let context = known.get_mut(id).ok_or_else(|| BuildError::ContextUnknown(id.to_owned()))?;
+        let context = known
+            .get_mut(id)
+            .ok_or_else(|| BuildError::ContextUnknown(id.to_owned()))?;
         context.claims += 1;
         context.claimed_once = true;
         Ok(())

@@ -100,14 +100,21 @@ impl Build {
     ) -> Self {
         let now = Instant::now();
         let finished = record.outcome.is_some();
-        let state = if finished { BuildState::Finished } else { BuildState::Queued };
+        let state = if finished {
+            BuildState::Finished
+        } else {
+            BuildState::Queued
+        };
         Self {
             id: record.id,
             tags: record.tags,
             repository: record.repository,
             created_at_ms: record.created_at_ms,
             host,
-            spool: tokio::sync::Mutex::new(Incoming { spool: Spool::new(spool_path.clone()), received: 0 }),
+            spool: tokio::sync::Mutex::new(Incoming {
+                spool: Spool::new(spool_path.clone()),
+                received: 0,
+            }),
             spool_path,
             state: Mutex::new(State {
                 request,
@@ -166,7 +173,8 @@ impl Build {
         state.finished_at = Some(Instant::now());
         let request = state.request.take();
         drop(state);
-        self.progress.send_modify(|progress| progress.state = BuildState::Finished);
+        self.progress
+            .send_modify(|progress| progress.state = BuildState::Finished);
         request
     }
 }
@@ -185,5 +193,7 @@ pub(super) fn now_ms() -> u64 {
 
 fn rfc3339(at_ms: u64) -> String {
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(at_ms) * 1_000_000);
-    at.ok().and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default()
+    at.ok()
+        .and_then(|at| at.format(&Rfc3339).ok())
+        .unwrap_or_default()
 }

@@ -8,7 +8,9 @@ use oci::RepoName;
 pub(crate) enum BuildError {
     #[error("build {0} is not known: finished builds are kept for some days only")]
     Unknown(String),
-    #[error("build context {0} is not known: contexts are kept for an hour and end with their build: send it again")]
+    #[error(
+        "build context {0} is not known: contexts are kept for an hour and end with their build: send it again"
+    )]
     ContextUnknown(String),
     #[error("the build context exceeds {limit_bytes} bytes: exclude files with .dockerignore")]
     ContextTooLarge { limit_bytes: u64 },
@@ -16,7 +18,7 @@ pub(crate) enum BuildError {
     ContextBroken {
         received_bytes: u64,
         #[source]
-        source: super::super::error::BodyError,
+        source: crate::service::BodyError,
     },
     #[error("{0}")]
     Invalid(String),
@@ -28,14 +30,22 @@ pub(crate) enum BuildError {
     Busy { waiting: usize },
     #[error("the server is stopping")]
     Stopping,
-    #[error("{actor} may not build here: building needs the right to push to {}", list(repositories))]
-    Denied { actor: String, repositories: Vec<RepoName> },
+    #[error(
+        "{actor} may not build here: building needs the right to push to {}",
+        list(repositories)
+    )]
+    Denied {
+        actor: String,
+        repositories: Vec<RepoName>,
+    },
     #[error("this token is not the one of build {0}")]
     WrongToken(String),
     #[error("events of build {build} go on at {expected}, but the batch begins at {first}")]
-    Gap { build: String, expected: u64, first: u64 },
-    #[error("build {0} has ended")]
-    Ended(String),
+    Gap {
+        build: String,
+        expected: u64,
+        first: u64,
+    },
     #[error("cannot use {}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
 }
@@ -44,5 +54,9 @@ fn list(repositories: &[RepoName]) -> String {
     if repositories.is_empty() {
         return "some repository".to_owned();
     }
-    repositories.iter().map(RepoName::as_str).collect::<Vec<_>>().join(", ")
+    repositories
+        .iter()
+        .map(RepoName::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }

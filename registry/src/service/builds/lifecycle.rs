@@ -57,9 +57,11 @@ impl Builds {
                 let leased = std::mem::take(&mut self.table.lock().leased);
                 let message = format!("the build worker crashed: {how}; the server goes on, build again");
                 let outcome = failed("builder_crashed", message);
-                self.end_all(outcome, |build| build.phase() == BuildState::Running).await;
+                self.end_all(outcome, |build| build.phase() == BuildState::Running)
+                    .await;
                 if !leased && lived < Duration::from_secs(10) {
-                    let message = format!("the build worker does not start: {how}; the server's log says more");
+                    let message =
+                        format!("the build worker does not start: {how}; the server's log says more");
                     self.end_all(failed("builder_crashed", message), |_| true).await;
                 }
             }
@@ -159,11 +161,18 @@ fn verdict(build: &Build, limits: &BuildLimits) -> Verdict {
 }
 
 pub(super) fn failed(kind: &str, message: String) -> BuildOutcome {
-    BuildOutcome::Failed { kind: kind.to_owned(), message, exit_code: None }
+    BuildOutcome::Failed {
+        kind: kind.to_owned(),
+        message,
+        exit_code: None,
+    }
 }
 
 pub(super) fn unable(missing: &[String]) -> BuildOutcome {
-    failed("unavailable", format!("this server cannot run builds: {}", missing.join("; ")))
+    failed(
+        "unavailable",
+        format!("this server cannot run builds: {}", missing.join("; ")),
+    )
 }
 
 /// Looks after the builds until the service is dropped.
@@ -192,7 +201,10 @@ pub(super) async fn keep(service: Weak<Builds>, tick: Duration, mut news: Unboun
 /// Writes a build's record. Not synced: a power cut may lose the history, never an image.
 pub(super) async fn save(directory: &Path, build: &Build) -> Result<()> {
     let path = directory.join(format!("{}.json", build.id));
-    let failed = |source| BuildError::File { path: path.clone(), source };
+    let failed = |source| BuildError::File {
+        path: path.clone(),
+        source,
+    };
     let text = serde_json::to_vec(&build.record()).map_err(|error| failed(error.into()))?;
     let temporary = path.with_extension("json.tmp");
     tokio::fs::write(&temporary, text).await.map_err(failed)?;
@@ -212,7 +224,10 @@ async fn forget(directory: &Path, id: &str) {
 
 /// Reads what earlier runs of the server left.
 pub(super) async fn restore(directory: &Path, limits: &BuildLimits) -> Result<BTreeMap<String, Arc<Build>>> {
-    let failed = |source| BuildError::File { path: directory.to_owned(), source };
+    let failed = |source| BuildError::File {
+        path: directory.to_owned(),
+        source,
+    };
     tokio::fs::create_dir_all(directory).await.map_err(failed)?;
     let mut entries = tokio::fs::read_dir(directory).await.map_err(failed)?;
     let mut names = Vec::new();
@@ -235,7 +250,11 @@ pub(super) async fn restore(directory: &Path, limits: &BuildLimits) -> Result<BT
             let _ = tokio::fs::remove_file(directory.join(name)).await;
         }
     }
-    tracing::debug!(builds = builds.len(), kept_max = limits.finished_kept_max, "finished builds of earlier runs");
+    tracing::debug!(
+        builds = builds.len(),
+        kept_max = limits.finished_kept_max,
+        "finished builds of earlier runs"
+    );
     Ok(builds)
 }
 

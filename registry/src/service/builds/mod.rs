@@ -121,7 +121,15 @@ impl Builds {
         let token = setup.tokens.worker().to_owned();
         let supervisor = setup.worker.map(|command| {
             let state_dir = setup.data_dir.join("builder");
-            Supervisor::new(WorkerSetup { command, socket: setup.socket, token, state_dir }, sender)
+            Supervisor::new(
+                WorkerSetup {
+                    command,
+                    socket: setup.socket,
+                    token,
+                    state_dir,
+                },
+                sender,
+            )
         });
         let builds = lifecycle::restore(&directory, &setup.limits).await?;
         let service = Arc::new(Self {
@@ -130,11 +138,18 @@ impl Builds {
             contexts: setup.contexts,
             tokens: setup.tokens,
             supervisor,
-            table: Mutex::new(Table { builds, ..Table::default() }),
+            table: Mutex::new(Table {
+                builds,
+                ..Table::default()
+            }),
             jobs: Notify::new(),
             keeper: Mutex::new(None),
         });
-        let keeper = tokio::spawn(lifecycle::keep(Arc::downgrade(&service), service.limits.tick, news));
+        let keeper = tokio::spawn(lifecycle::keep(
+            Arc::downgrade(&service),
+            service.limits.tick,
+            news,
+        ));
         *service.keeper.lock() = Some(keeper);
         Ok(service)
     }
@@ -147,9 +162,15 @@ impl Builds {
         host: Option<String>,
     ) -> Result<String> {
         let targets = targets(&request);
-        if !targets.iter().all(|repository| principal.may(Action::Push, repository)) {
+        if !targets
+            .iter()
+            .all(|repository| principal.may(Action::Push, repository))
+        {
             let repositories = targets.into_iter().collect();
-            return Err(BuildError::Denied { actor: principal.actor(), repositories });
+            return Err(BuildError::Denied {
+                actor: principal.actor(),
+                repositories,
+            });
         }
         check(&request)?;
         let supervisor = self.supervisor.as_ref().ok_or(BuildError::NoWorker)?;
@@ -158,9 +179,10 @@ impl Builds {
         }
         let queued = self.enqueue(request.clone(), host).await;
         let build = queued.inspect_err(|_| self.contexts.release(request.context.as_deref()))?;
-        supervisor
-            .start()
-            .map_err(|source| BuildError::File { path: "the worker's thread".into(), source })?;
+        supervisor.start().map_err(|source| BuildError::File {
+            path: "the worker's thread".into(),
+            source,
+        })?;
         self.jobs.notify_one();
         self.refuse_unable(&build).await;
         Ok(build.id.clone())
@@ -187,7 +209,9 @@ impl Builds {
     /// The builds that a caller may see, newest first.
     pub(crate) fn list(&self, principal: &Principal) -> Vec<BuildStatus> {
         let builds: Vec<Arc<Build>> = self.table.lock().builds.values().rev().cloned().collect();
-        let visible = builds.iter().filter(|build| principal.may(Action::Pull, &build.repository));
+        let visible = builds
+            .iter()
+            .filter(|build| principal.may(Action::Pull, &build.repository));
         visible.map(|build| build.status()).collect()
     }
 
@@ -199,7 +223,9 @@ impl Builds {
     pub(crate) async fn events(&self, principal: &Principal, id: &str, after: u64) -> Result<EventReader> {
         let build = self.visible(principal, id)?;
         let path = build.spool_path.clone();
-        EventReader::new(build, after).await.map_err(|source| BuildError::File { path, source })
+        EventReader::new(build, after)
+            .await
+            .map_err(|source| BuildError::File { path, source })
     }
 
     /// Ends a build that has not ended. Its token is worthless from now on.
@@ -207,7 +233,10 @@ impl Builds {
         let build = self.visible(principal, id)?;
         if !principal.may(Action::Push, &build.repository) {
             let repositories = vec![build.repository.clone()];
-            return Err(BuildError::Denied { actor: principal.actor(), repositories });
+            return Err(BuildError::Denied {
+                actor: principal.actor(),
+                repositories,
+            });
         }
         self.end(&build, client::api::BuildOutcome::Cancelled).await;
         Ok(())
@@ -218,6 +247,21 @@ impl Builds {
         self.find(build).ok()?.credential(host)
     }
 
+    /// Whether the caller is the worker of a build that has this context.
+    pub(crate) fn may_read_context(&self, principal: &Principal, context: &str) -> bool {
+        let Principal::Build(grant) = principal else {
+            return false;
+        };
+        let Ok(build) = self.find(&grant.build) else {
+            return false;
+        };
+        let state = build.state.lock();
+        state
+            .request
+            .as_ref()
+            .is_some_and(|request| request.context.as_deref() == Some(context))
+    }
+
     /// The host by which a build's user calls this server.
     pub(crate) fn host(&self, build: &str) -> Option<String> {
         self.find(build).ok()?.host.clone()
@@ -225,7 +269,11 @@ impl Builds {
 
     fn find(&self, id: &str) -> Result<Arc<Build>> {
         let table = self.table.lock();
-        table.builds.get(id).cloned().ok_or_else(|| BuildError::Unknown(id.to_owned()))
+        table
+            .builds
+            .get(id)
+            .cloned()
+            .ok_or_else(|| BuildError::Unknown(id.to_owned()))
     }
 
     /// A build that the caller may see; others don't exist for it.
@@ -235,7 +283,11 @@ impl Builds {
             Principal::Build(grant) => grant.build == build.id,
             other => other.may(Action::Pull, &build.repository),
         };
-        if own { Ok(build) } else { Err(BuildError::Unknown(id.to_owned())) }
+        if own {
+            Ok(build)
+        } else {
+            Err(BuildError::Unknown(id.to_owned()))
+        }
     }
 }
 
@@ -246,21 +298,34 @@ fn targets(request: &BuildRequest) -> BTreeSet<RepoName> {
 }
 
 fn grant(build: &str, request: &BuildRequest) -> BuildGrant {
-    BuildGrant { build: build.to_owned(), push: targets(request), cache: build::repository_of(request) }
+    BuildGrant {
+        build: build.to_owned(),
+        push: targets(request),
+        cache: build::repository_of(request),
+    }
 }
 
 fn check(request: &BuildRequest) -> Result<()> {
     let invalid = |text: String| Err(BuildError::Invalid(text));
     if request.dockerfile.text.len() > DOCKERFILE_BYTES_MAX {
-        return invalid(format!("the Dockerfile has more than {DOCKERFILE_BYTES_MAX} bytes"));
+        return invalid(format!(
+            "the Dockerfile has more than {DOCKERFILE_BYTES_MAX} bytes"
+        ));
     }
     if request.dockerfile.text.trim().is_empty() {
         return invalid(format!("the Dockerfile {:?} is empty", request.dockerfile.name));
     }
     if request.tags.len() > TAGS_MAX {
-        return invalid(format!("a build has at most {TAGS_MAX} names, not {}", request.tags.len()));
+        return invalid(format!(
+            "a build has at most {TAGS_MAX} names, not {}",
+            request.tags.len()
+        ));
     }
-    if let Some(name) = request.build_args.keys().find(|name| name.is_empty() || name.contains('=')) {
+    if let Some(name) = request
+        .build_args
+        .keys()
+        .find(|name| name.is_empty() || name.contains('='))
+    {
         return invalid(format!("build argument {name:?} has no valid name"));
     }
     Ok(())

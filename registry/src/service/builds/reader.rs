@@ -26,7 +26,11 @@ impl EventReader {
         build.state.lock().readers += 1;
         let changes = build.progress.subscribe();
         // From here on dropping ends the watch.
-        let mut reader = Self { build, changes, offset: 0 };
+        let mut reader = Self {
+            build,
+            changes,
+            offset: 0,
+        };
         let extent = reader.changes.borrow().extent;
         reader.offset = spool::offset_after(&reader.build.spool_path, after, extent).await?;
         Ok(reader)

@@ -37,7 +37,13 @@ pub(super) struct Extent {
 
 impl Spool {
     pub(super) fn new(path: PathBuf) -> Self {
-        Self { path, file: None, last_seq: 0, length: 0, truncated: false }
+        Self {
+            path,
+            file: None,
+            last_seq: 0,
+            length: 0,
+            truncated: false,
+        }
     }
 
     /// Appends events with the next numbers.
@@ -71,13 +77,20 @@ impl Spool {
     }
 
     fn extent(&self) -> Extent {
-        Extent { last_seq: self.last_seq, length: self.length }
+        Extent {
+            last_seq: self.last_seq,
+            length: self.length,
+        }
     }
 
     /// The event to write at `end`; in a full spool a remark instead of the first one left out, then none.
     fn admitted(&mut self, event: serde_json::Value, end: u64) -> Option<serde_json::Value> {
         let bulky = matches!(event["type"].as_str(), Some("output" | "progress"));
-        let limit = if bulky { SPOOL_BYTES_MAX } else { SPOOL_BYTES_MAX + RESERVE_BYTES };
+        let limit = if bulky {
+            SPOOL_BYTES_MAX
+        } else {
+            SPOOL_BYTES_MAX + RESERVE_BYTES
+        };
         if end < limit {
             return Some(event);
         }
@@ -132,7 +145,10 @@ pub(super) async fn offset_after(path: &Path, after: u64, extent: Extent) -> io:
 /// The next piece of the bytes in `offset..end`.
 pub(super) async fn read(path: &Path, offset: u64, end: u64) -> io::Result<Bytes> {
     let Some(mut file) = open(path).await? else {
-        return Err(io::Error::new(io::ErrorKind::NotFound, "the build's events are gone"));
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "the build's events are gone",
+        ));
     };
     file.seek(io::SeekFrom::Start(offset)).await?;
     let mut piece = vec![0; READ_BYTES.min(end - offset) as usize];
@@ -158,7 +174,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("b.ndjson");
         let mut spool = Spool::new(path.clone());
-        spool.append(1, vec![json!({"type": "a"}), json!({"type": "b"})]).await.unwrap();
+        spool
+            .append(1, vec![json!({"type": "a"}), json!({"type": "b"})])
+            .await
+            .unwrap();
         let extent = spool.append(2, vec![json!({"type": "c"})]).await.unwrap();
         assert_eq!(extent.last_seq, 3);
         let from = offset_after(&path, 2, extent).await.unwrap();
@@ -171,7 +190,11 @@ mod tests {
             .open(&path)
             .and_then(|mut file| std::io::Write::write_all(&mut file, b"{\"seq\":4,"))
             .unwrap();
-        assert_eq!(extent_of(&path).await.unwrap(), extent, "a cut line doesn't count");
+        assert_eq!(
+            extent_of(&path).await.unwrap(),
+            extent,
+            "a cut line doesn't count"
+        );
     }
 
     #[tokio::test]
@@ -179,9 +202,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let mut spool = Spool::new(dir.path().join("b.ndjson"));
         spool.length = SPOOL_BYTES_MAX;
-        assert_eq!(spool.admitted(json!({"type": "finished"}), spool.length).unwrap()["type"], "finished");
-        assert_eq!(spool.admitted(json!({"type": "output"}), spool.length).unwrap()["type"], "warning");
+        assert_eq!(
+            spool.admitted(json!({"type": "finished"}), spool.length).unwrap()["type"],
+            "finished"
+        );
+        assert_eq!(
+            spool.admitted(json!({"type": "output"}), spool.length).unwrap()["type"],
+            "warning"
+        );
         assert_eq!(spool.admitted(json!({"type": "output"}), spool.length), None);
-        assert!(spool.admitted(json!({"type": "step_failed"}), spool.length).is_some());
+        assert!(
+            spool
+                .admitted(json!({"type": "step_failed"}), spool.length)
+                .is_some()
+        );
     }
 }

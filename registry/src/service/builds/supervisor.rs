@@ -59,7 +59,10 @@ struct Stop;
 
 impl Supervisor {
     pub(super) fn new(setup: WorkerSetup, news: UnboundedSender<WorkerNews>) -> Self {
-        Self { setup: Mutex::new(Some((setup, news))), running: Mutex::new(None) }
+        Self {
+            setup: Mutex::new(Some((setup, news))),
+            running: Mutex::new(None),
+        }
     }
 
     /// Starts the worker at the first call.
@@ -122,12 +125,19 @@ fn keep(setup: &WorkerSetup, news: &UnboundedSender<WorkerNews>, stop: &Receiver
 fn spawn(setup: &WorkerSetup) -> io::Result<Child> {
     use client::api::{WORKER_SOCKET_ENV, WORKER_STATE_ENV, WORKER_TOKEN_ENV};
     // Setuid programs of images lie in there: nobody else may enter.
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&setup.state_dir)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&setup.state_dir)?;
     let mut command = Command::new(&setup.command.program);
     command
         .args(&setup.command.args)
         .env_clear()
-        .envs(ENV_KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .envs(
+            ENV_KEPT
+                .iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        )
         .envs(&setup.command.env)
         .env(WORKER_SOCKET_ENV, &setup.socket)
         .env(WORKER_TOKEN_ENV, &setup.token)
@@ -224,7 +234,9 @@ mod tests {
                 other => panic!("{other:?}"),
             }
         }
-        tokio::task::spawn_blocking(move || supervisor.stop()).await.unwrap();
+        tokio::task::spawn_blocking(move || supervisor.stop())
+            .await
+            .unwrap();
         assert!(news.recv().await.is_none(), "stopped for good");
     }
 
@@ -232,7 +244,10 @@ mod tests {
     async fn stopping_ends_the_whole_group() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("pid");
-        let script = format!("sleep 600 & echo $! > {0}.tmp; mv {0}.tmp {0}; wait", file.display());
+        let script = format!(
+            "sleep 600 & echo $! > {0}.tmp; mv {0}.tmp {0}; wait",
+            file.display()
+        );
         let (sender, mut news) = tokio::sync::mpsc::unbounded_channel();
         let supervisor = Supervisor::new(setup(&script, dir.path()), sender);
         supervisor.start().unwrap();
@@ -242,7 +257,9 @@ mod tests {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         };
-        tokio::task::spawn_blocking(move || supervisor.stop()).await.unwrap();
+        tokio::task::spawn_blocking(move || supervisor.stop())
+            .await
+            .unwrap();
         assert!(news.recv().await.is_none(), "an ordered end is no news");
         // Killed, it stays a zombie until its new parent waits.
         let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();

@@ -21,9 +21,13 @@ impl Builds {
         let unable = !request.missing.is_empty();
         if unable {
             let outcome = lifecycle::unable(&request.missing);
-            tracing::warn!(missing = request.missing.join("; "), "the build worker cannot build");
+            tracing::warn!(
+                missing = request.missing.join("; "),
+                "the build worker cannot build"
+            );
             self.table.lock().missing = request.missing;
-            self.end_all(outcome, |build| build.phase() == BuildState::Queued).await;
+            self.end_all(outcome, |build| build.phase() == BuildState::Queued)
+                .await;
         } else {
             self.table.lock().missing.clear();
         }
@@ -65,7 +69,10 @@ impl Builds {
                 token: self.tokens.issue(grant(&build.id, &request)),
                 repository: build.repository.clone(),
                 // Credentials stay here: the server fetches upstream images itself.
-                request: client::api::BuildRequest { credentials: Default::default(), ..request },
+                request: client::api::BuildRequest {
+                    credentials: Default::default(),
+                    ..request
+                },
             });
         }
     }
@@ -75,11 +82,15 @@ impl Builds {
         let build = self.own(principal, id)?;
         let _call = WorkerCall::new(&build);
         if batch.events.len() > BATCH_EVENTS_MAX {
-            return Err(BuildError::Invalid(format!("a batch has at most {BATCH_EVENTS_MAX} events")));
+            return Err(BuildError::Invalid(format!(
+                "a batch has at most {BATCH_EVENTS_MAX} events"
+            )));
         }
         if let Some(odd) = batch.events.iter().find(|event| !event.is_object()) {
             let kind = if odd.is_array() { "an array" } else { "no object" };
-            return Err(BuildError::Invalid(format!("an event is a JSON object, this one is {kind}")));
+            return Err(BuildError::Invalid(format!(
+                "an event is a JSON object, this one is {kind}"
+            )));
         }
         let mut incoming = build.spool.lock().await;
         if super::has_ended(&build) {
@@ -87,7 +98,11 @@ impl Builds {
         }
         let Some(known) = incoming.received.checked_sub(batch.first) else {
             let (build, expected, first) = (id.to_owned(), incoming.received, batch.first);
-            return Err(BuildError::Gap { build, expected, first });
+            return Err(BuildError::Gap {
+                build,
+                expected,
+                first,
+            });
         };
         let fresh: Vec<_> = batch.events.into_iter().skip(known as usize).collect();
         let count = fresh.len() as u64;
@@ -105,7 +120,9 @@ impl Builds {
         let _call = WorkerCall::new(&build);
         let mut changes = build.progress.subscribe();
         let ended = changes.wait_for(|progress| progress.state == BuildState::Finished);
-        let cancelled = tokio::time::timeout(wait.min(CONTROL_WAIT_MAX), ended).await.is_ok();
+        let cancelled = tokio::time::timeout(wait.min(CONTROL_WAIT_MAX), ended)
+            .await
+            .is_ok();
         Ok(Control { cancelled })
     }
 

@@ -11,7 +11,11 @@ pub(crate) enum UpstreamError {
     #[error("image {image} is not in this registry: push it first, or check its name")]
     Unknown { image: String },
     #[error("image {image} here has no manifest for platform {platform}, only for {offered}")]
-    NoPlatform { image: String, platform: String, offered: String },
+    NoPlatform {
+        image: String,
+        platform: String,
+        offered: String,
+    },
     #[error("{actor} may not fetch {image} into this registry: building needs the right to push")]
     Denied { actor: String, image: String },
     #[error("cannot fetch {image}: {source}")]

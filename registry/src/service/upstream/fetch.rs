@@ -6,9 +6,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use oci::{Descriptor, Digest, ImageRef, Manifest, Platform, Reference, RepoName, Tag};
 
 use super::{Result, UpstreamError, choose};
-use crate::service::error::BodyError;
-use crate::service::manifests::PushManifest;
-use crate::service::{Principal, Registry, RegistryError};
+use crate::service::{BodyError, Chunk, Principal, PushManifest, Registry, RegistryError};
 
 /// Layers on their way at once.
 const PARALLEL_BLOBS: usize = 4;
@@ -30,7 +28,10 @@ impl Fetch<'_> {
         if let Some(digest) = self.image.digest {
             return Ok(digest);
         }
-        let found = self.remote.resolve(&self.image.repository, &self.image.reference()).await;
+        let found = self
+            .remote
+            .resolve(&self.image.repository, &self.image.reference())
+            .await;
         Ok(found.map_err(|source| self.failed(source))?.digest)
     }
 
@@ -62,13 +63,16 @@ impl Fetch<'_> {
             return Ok(());
         };
         let by_digest = Reference::Digest(*digest);
-        let held = self.registry.manifest(self.repository, &Reference::Tag(tag)).await;
+        let held = self
+            .registry
+            .manifest(self.repository, &Reference::Tag(tag))
+            .await;
         if matches!(&held, Ok(held) if held.digest == *digest) {
             return Ok(());
         }
         let stored = self.registry.manifest(self.repository, &by_digest).await?;
-        let manifest = Manifest::parse(Some(&stored.media_type), stored.bytes.to_vec())
-            .map_err(RegistryError::from)?;
+        let manifest =
+            Manifest::parse(Some(&stored.media_type), stored.bytes.to_vec()).map_err(RegistryError::from)?;
         self.keep(manifest, *digest, self.tags()).await
     }
 
@@ -114,16 +118,28 @@ impl Fetch<'_> {
             Err(error) => return Err(error.into()),
         }
         // Another repository that the caller may pull from has it: no transfer.
-        let mounted = self.registry.mount(self.principal, self.repository, None, &blob.digest).await;
+        let mounted = self
+            .registry
+            .mount(self.principal, self.repository, None, &blob.digest)
+            .await;
         if mounted.map_err(|source| self.not_kept(source))? {
             return Ok(());
         }
         let stream = self.remote.open_blob_at(&self.image.repository, blob, 0).await;
         let stream = stream.map_err(|source| self.failed(source))?;
         // The store verifies the digest; what the connection says is passed through it as it is.
-        let body = stream.map(|piece| piece.map_err(|error| BodyError::from(Box::new(error))));
-        let actor = self.principal.actor();
-        let pushed = self.registry.push_blob(self.repository, &actor, &blob.digest, body).await;
+        let body = stream.map(|piece| piece.map_err(|error| Box::new(error) as BodyError));
+        let (actor, chunk) = (
+            self.principal.actor(),
+            Chunk {
+                offset: None,
+                length: Some(blob.size),
+            },
+        );
+        let pushed = self
+            .registry
+            .push_blob(self.repository, &actor, blob.digest, chunk, Box::pin(body))
+            .await;
         pushed.map_err(|error| self.blob_error(error))
     }
 
@@ -137,17 +153,27 @@ impl Fetch<'_> {
             RegistryError::DigestMismatch { expected, actual } => {
                 let place = client::Place::new(self.remote.host(), format!("a layer of {}", self.image));
                 let (expected, actual) = (Box::new(expected), Box::new(actual));
-                self.failed(client::Error::DigestMismatch { place, expected, actual })
+                self.failed(client::Error::DigestMismatch {
+                    place,
+                    expected,
+                    actual,
+                })
             }
             other => self.not_kept(other),
         }
     }
 
     fn failed(&self, source: client::Error) -> UpstreamError {
-        UpstreamError::Fetch { image: self.image.to_string(), source }
+        UpstreamError::Fetch {
+            image: self.image.to_string(),
+            source,
+        }
     }
 
     fn not_kept(&self, source: RegistryError) -> UpstreamError {
-        UpstreamError::Keep { image: self.image.to_string(), source }
+        UpstreamError::Keep {
+            image: self.image.to_string(),
+            source,
+        }
     }
 }

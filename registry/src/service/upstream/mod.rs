@@ -6,12 +6,12 @@
 mod error;
 mod fetch;
 mod names;
-#[cfg(test)]
-mod tests;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
+use arc_swap::ArcSwap;
 use client::api::{Credential, ResolvedReference};
 use client::{Access, Guard, Http, Options};
 use oci::{Digest, ImageRef, Manifest, Platform, Reference, RepoName};
@@ -27,7 +27,8 @@ pub(crate) type Result<T, E = UpstreamError> = std::result::Result<T, E>;
 
 pub(crate) struct Upstream {
     registry: Arc<Registry>,
-    names: OwnNames,
+    names: ArcSwap<OwnNames>,
+    guard: Arc<Guard>,
     http: Http,
     /// One fetch at a time of the same thing; who comes later finds it here.
     flights: Mutex<HashMap<(RepoName, Digest), Weak<tokio::sync::Mutex<()>>>>,
@@ -43,9 +44,22 @@ pub(crate) struct Question<'a> {
 }
 
 impl Upstream {
-    pub(crate) fn new(registry: Arc<Registry>, names: OwnNames, guard: Arc<Guard>) -> Result<Self, client::Error> {
-        let http = Http::guarded(guard)?;
-        Ok(Self { registry, names, http, flights: Mutex::default() })
+    pub(crate) fn new(registry: Arc<Registry>, names: OwnNames) -> Result<Self, client::Error> {
+        let guard = Guard::new(names.listeners().to_vec());
+        let http = Http::guarded(Arc::clone(&guard))?;
+        Ok(Self {
+            registry,
+            names: ArcSwap::from_pointee(names),
+            guard,
+            http,
+            flights: Mutex::default(),
+        })
+    }
+
+    /// Takes over the addresses that the server has in the end.
+    pub(crate) fn listening(&self, addresses: &[SocketAddr]) {
+        self.guard.set_listeners(addresses.to_vec());
+        self.names.store(Arc::new(self.names.load().at(addresses)));
     }
 
     /// Finds the image of a name, fetching it if it is another registry's. `credential` gives the user's credential for
@@ -56,7 +70,7 @@ impl Upstream {
         credential: impl Fn(&str) -> Option<Credential>,
     ) -> Result<ResolvedReference> {
         let image: ImageRef = question.reference.parse()?;
-        match self.names.owner(&image, question.called) {
+        match self.names.load().owner(&image, question.called) {
             Owner::Own => self.own(&question, &image).await,
             Owner::Undecided => match self.own(&question, &image).await {
                 Err(UpstreamError::Unknown { .. }) => self.foreign(&question, image, credential).await,
@@ -67,12 +81,16 @@ impl Upstream {
     }
 
     async fn own(&self, question: &Question<'_>, image: &ImageRef) -> Result<ResolvedReference> {
-        let unknown = || UpstreamError::Unknown { image: image.to_string() };
+        let unknown = || UpstreamError::Unknown {
+            image: image.to_string(),
+        };
         // What a caller may not pull does not exist for it.
         if !question.principal.may(Action::Pull, &image.repository) {
             return Err(unknown());
         }
-        let found = self.here(&image.repository, &image.reference(), question.platform, image).await?;
+        let found = self
+            .here(&image.repository, &image.reference(), question.platform, image)
+            .await?;
         let (digest, manifest) = found.ok_or_else(unknown)?;
         Ok(ResolvedReference {
             repository: image.repository.clone(),
@@ -95,12 +113,21 @@ impl Upstream {
         let builds = matches!(question.principal, Principal::Build(_));
         if !builds && !question.principal.may(Action::Push, &repository) {
             let actor = question.principal.actor();
-            return Err(UpstreamError::Denied { actor, image: image.to_string() });
+            return Err(UpstreamError::Denied {
+                actor,
+                image: image.to_string(),
+            });
         }
         let access = credential(&host).map_or(Access::Anonymous, Access::Credential);
-        let options = Options { access, insecure: false, http: Some(self.http.clone()) };
-        let remote = client::Registry::new(&host, options)
-            .map_err(|source| UpstreamError::Fetch { image: image.to_string(), source })?;
+        let options = Options {
+            access,
+            insecure: false,
+            http: Some(self.http.clone()),
+        };
+        let remote = client::Registry::new(&host, options).map_err(|source| UpstreamError::Fetch {
+            image: image.to_string(),
+            source,
+        })?;
         let fetch = Fetch {
             registry: &self.registry,
             principal: question.principal,
@@ -110,7 +137,13 @@ impl Upstream {
             platform: question.platform,
         };
         let (digest, manifest, warning) = self.current(&fetch).await?;
-        Ok(ResolvedReference { repository, digest, manifest, upstream: Some(host), warning })
+        Ok(ResolvedReference {
+            repository,
+            digest,
+            manifest,
+            upstream: Some(host),
+            warning,
+        })
     }
 
     /// The upstream's image as it is now, brought here if it isn't; what is here if the upstream can't be asked.
@@ -119,7 +152,9 @@ impl Upstream {
             Ok((digest, manifest)) => Ok((digest, manifest, None)),
             Err(error) if error.is_outage() => {
                 let reference = fetch.image.reference();
-                let held = self.here(fetch.repository, &reference, fetch.platform, fetch.image).await;
+                let held = self
+                    .here(fetch.repository, &reference, fetch.platform, fetch.image)
+                    .await;
                 let Ok(Some((digest, manifest))) = held else {
                     return Err(error);
                 };
@@ -136,7 +171,9 @@ impl Upstream {
         let flight = self.flight(fetch.repository, digest);
         let _alone = flight.lock().await;
         let by_digest = Reference::Digest(digest);
-        let held = self.here(fetch.repository, &by_digest, fetch.platform, fetch.image).await;
+        let held = self
+            .here(fetch.repository, &by_digest, fetch.platform, fetch.image)
+            .await;
         match held {
             Ok(Some((digest, manifest))) => {
                 fetch.tag(&digest).await?;
@@ -197,9 +234,16 @@ fn choose(index: &Manifest, platform: &Platform, image: &ImageRef) -> Result<Dig
     let place = client::Place::new("", image.to_string());
     match client::choose_platform(&place, index, platform) {
         Ok(child) => Ok(child.digest),
-        Err(client::Error::NoPlatform { platform, offered, .. }) => {
-            Err(UpstreamError::NoPlatform { image: image.to_string(), platform, offered })
-        }
-        Err(source) => Err(UpstreamError::Fetch { image: image.to_string(), source }),
+        Err(client::Error::NoPlatform {
+            platform, offered, ..
+        }) => Err(UpstreamError::NoPlatform {
+            image: image.to_string(),
+            platform,
+            offered,
+        }),
+        Err(source) => Err(UpstreamError::Fetch {
+            image: image.to_string(),
+            source,
+        }),
     }
 }

@@ -24,7 +24,22 @@ pub(super) enum Owner {
 
 impl OwnNames {
     pub(crate) fn new(listeners: Vec<SocketAddr>, public: &[String]) -> Self {
-        Self { listeners, public: public.iter().map(|host| host.to_ascii_lowercase()).collect() }
+        Self {
+            listeners,
+            public: public.iter().map(|host| host.to_ascii_lowercase()).collect(),
+        }
+    }
+
+    /// The same with other listeners.
+    pub(super) fn at(&self, listeners: &[SocketAddr]) -> Self {
+        Self {
+            listeners: listeners.to_vec(),
+            public: self.public.clone(),
+        }
+    }
+
+    pub(super) fn listeners(&self) -> &[SocketAddr] {
+        &self.listeners
     }
 
     /// `called` is the host by which the asking user calls this server.
@@ -45,7 +60,10 @@ impl OwnNames {
         let addresses: Vec<IpAddr> = match name.trim_matches(['[', ']']).parse() {
             Ok(address) => vec![address],
             Err(_) if name == "localhost" => {
-                vec![IpAddr::from([127, 0, 0, 1]), IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])]
+                vec![
+                    IpAddr::from([127, 0, 0, 1]),
+                    IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1]),
+                ]
             }
             Err(_) => return false,
         };
@@ -96,12 +114,23 @@ mod tests {
         ] {
             assert_eq!(owner(own), Owner::Own, "{own}");
         }
-        for upstream in ["localhost:5001/a", "127.0.0.2:5000/a", "ghcr.io/a", "docker.io/library/debian"] {
+        for upstream in [
+            "localhost:5001/a",
+            "127.0.0.2:5000/a",
+            "ghcr.io/a",
+            "docker.io/library/debian",
+        ] {
             assert_eq!(owner(upstream), Owner::Upstream, "{upstream}");
         }
         assert_eq!(owner("debian:12"), Owner::Undecided);
         let everywhere = OwnNames::new(vec!["0.0.0.0:5000".parse().unwrap()], &[]);
-        assert_eq!(everywhere.owner(&"127.0.0.9:5000/a".parse().unwrap(), None), Owner::Own);
-        assert_eq!(everywhere.owner(&"192.0.2.1:5000/a".parse().unwrap(), None), Owner::Upstream);
+        assert_eq!(
+            everywhere.owner(&"127.0.0.9:5000/a".parse().unwrap(), None),
+            Owner::Own
+        );
+        assert_eq!(
+            everywhere.owner(&"192.0.2.1:5000/a".parse().unwrap(), None),
+            Owner::Upstream
+        );
     }
 }
