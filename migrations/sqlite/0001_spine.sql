@@ -87,9 +87,10 @@ CREATE INDEX manifests_in_trash ON manifests (repository_id, deleted_at) WHERE d
 
 -- A stored manifest, trashed or not, never loses a blob.
 CREATE TABLE manifest_blobs (
-    repository_id INTEGER NOT NULL,
     manifest_id   INTEGER NOT NULL,
     blob_id       INTEGER NOT NULL,
+    -- Behind the key: SQLite before 3.41 reports a NULL in columns before it (`PRAGMA integrity_check`).
+    repository_id INTEGER NOT NULL,
     PRIMARY KEY (manifest_id, blob_id),
     FOREIGN KEY (repository_id, manifest_id) REFERENCES manifests (repository_id, id) ON DELETE CASCADE,
     FOREIGN KEY (repository_id, blob_id) REFERENCES repository_blobs (repository_id, blob_id)
@@ -98,9 +99,9 @@ CREATE INDEX manifest_blobs_by_blob ON manifest_blobs (repository_id, blob_id);
 
 -- No foreign key on the child: sparse indexes list manifests that never come.
 CREATE TABLE manifest_children (
-    repository_id INTEGER NOT NULL,
     parent_id     INTEGER NOT NULL,
     child_digest  BLOB    NOT NULL,
+    repository_id INTEGER NOT NULL,
     PRIMARY KEY (parent_id, child_digest),
     FOREIGN KEY (repository_id, parent_id) REFERENCES manifests (repository_id, id) ON DELETE CASCADE
 ) STRICT, WITHOUT ROWID;
