@@ -114,15 +114,15 @@ fn log_settings() -> LogSettings {
 }
 
 async fn work(assignment: Assignment) -> anyhow::Result<()> {
-    let missing = runtime::probe().err().map(|missing| missing.to_string());
+    let missing = runtime::probe().err().map(|found| found.missing).unwrap_or_default();
     let lease = LeaseRequest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        missing: missing.into_iter().collect(),
+        missing: missing.iter().map(ToString::to_string).collect(),
     };
     let state_dir = assignment.state_dir.clone();
     let node = tokio::task::spawn_blocking(move || {
         context::clear(&state_dir)?;
-        Node::open(&NodeConfig::new(&state_dir)).context("cannot open the builder's directory")
+        Node::open(NodeConfig::new(&state_dir)).context("cannot open the builder's directory")
     });
     let worker = Arc::new(Worker {
         api: Api::unix(&assignment.socket, &assignment.token)?,
