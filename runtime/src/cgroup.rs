@@ -12,8 +12,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Once, OnceLock};
 use std::time::{Duration, Instant};
 
 use crate::RuntimeError;
@@ -90,6 +90,11 @@ impl Leaf {
             procs: Vec::new(),
         };
         let limits = limits(config);
+        static SWEEP: Once = Once::new();
+        SWEEP.call_once(|| {
+            let mounts = hierarchies.v1.values().chain(&hierarchies.v2);
+            mounts.for_each(|mount| remove_stale(&mount.join(&config.parent)));
+        });
         if let Some(mount) = &hierarchies.v2 {
             let directory = mount.join(&path);
             if !limits.is_empty() {
@@ -204,6 +209,20 @@ impl Leaf {
                     Ok(()) => break,
                 }
             }
+        }
+    }
+}
+
+/// Removes leaves of workers that are no more.
+fn remove_stale(parent: &Path) {
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("step-")?.split('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            // One that is busy is left to the next worker.
+            let _ = fs::remove_dir(entry.path());
         }
     }
 }

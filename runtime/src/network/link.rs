@@ -4,7 +4,7 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::netlink::{self, CREATE, EXCLUSIVE, Message, Socket};
+use super::netlink::{self, CREATE, EXCLUSIVE, Message, REPLACE, Socket};
 
 const NEWLINK: u16 = 16;
 const DELLINK: u16 = 17;
@@ -14,6 +14,7 @@ const GETADDR: u16 = 22;
 const NEWROUTE: u16 = 24;
 const GETROUTE: u16 = 26;
 const SETLINK: u16 = 19;
+const NEWNEIGH: u16 = 28;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -27,6 +28,8 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IFLA_BRPORT_LEARNING: u16 = 8;
+const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 const ADDR_GEN_MODE_NONE: u8 = 1;
 
@@ -97,10 +100,43 @@ pub(crate) fn create_veth(socket: &mut Socket, veth: &Veth<'_>) -> io::Result<()
     socket.request(message)
 }
 
-/// Keeps a port from exchanging frames with other such ports of its bridge.
+/// Keeps a port from exchanging frames with other such ports of its bridge, and the bridge from believing what a
+/// step says about whose addresses are where.
 pub(crate) fn isolate_port(socket: &mut Socket, index: i32) -> io::Result<()> {
-    let message = Message::new(SETLINK, 0, &link_header(libc::AF_BRIDGE, index, 0))
-        .nested(IFLA_PROTINFO, |port| port.attribute(IFLA_BRPORT_ISOLATED, &[1]));
+    let message =
+        Message::new(SETLINK, 0, &link_header(libc::AF_BRIDGE, index, 0)).nested(IFLA_PROTINFO, |port| {
+            port.attribute(IFLA_BRPORT_LEARNING, &[0])
+                .attribute(IFLA_BRPORT_UNICAST_FLOOD, &[0])
+                .attribute(IFLA_BRPORT_ISOLATED, &[1])
+        });
+    socket.request(message)
+}
+
+/// Tells the machine once and for all where an address of the bridge's network is: behind `port`, at `mac`.
+pub(crate) fn add_neighbour(
+    socket: &mut Socket,
+    bridge: i32,
+    port: i32,
+    address: Ipv4Addr,
+    mac: Mac,
+) -> io::Result<()> {
+    const STATE_PERMANENT: u16 = 0x80;
+    /// An entry of a bridge that is neither learned nor ages.
+    const STATE_STATIC: u16 = 0x40;
+    const FLAG_MASTER: u8 = 4;
+    const LINK_ADDRESS: u16 = 2;
+    const ADDRESS: u16 = 1;
+    let header = |family: i32, index: i32, state: u16, flags: u8| {
+        let [i0, i1, i2, i3] = index.to_ne_bytes();
+        let [s0, s1] = state.to_ne_bytes();
+        [family as u8, 0, 0, 0, i0, i1, i2, i3, s0, s1, flags, 0]
+    };
+    let forwarding = header(libc::AF_BRIDGE, port, STATE_STATIC, FLAG_MASTER);
+    socket.request(Message::new(NEWNEIGH, CREATE | REPLACE, &forwarding).attribute(LINK_ADDRESS, &mac))?;
+    let neighbour = header(libc::AF_INET, bridge, STATE_PERMANENT, 0);
+    let message = Message::new(NEWNEIGH, CREATE | REPLACE, &neighbour)
+        .attribute(ADDRESS, &address.octets())
+        .attribute(LINK_ADDRESS, &mac);
     socket.request(message)
 }
 

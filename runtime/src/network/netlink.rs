@@ -11,6 +11,7 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, So
 pub(crate) const REQUEST: u16 = 0x01;
 const ACK: u16 = 0x04;
 pub(crate) const DUMP: u16 = 0x300;
+pub(crate) const REPLACE: u16 = 0x100;
 pub(crate) const CREATE: u16 = 0x400;
 pub(crate) const EXCLUSIVE: u16 = 0x200;
 pub(crate) const APPEND: u16 = 0x800;

@@ -179,6 +179,9 @@ impl Maker {
         let index = link::index_of(&mut self.socket, &name).during("find a veth")?;
         link::isolate_port(&mut self.socket, index).during("isolate a bridge port")?;
         link::disable_ipv6_address(&mut self.socket, index).during("set up a veth")?;
+        let bridge = self.config.bridge_index;
+        link::add_neighbour(&mut self.socket, bridge, index, address, veth.peer_mac)
+            .during("place a step's address")?;
         link::raise(&mut self.socket, index).during("raise a veth")
     }
 }

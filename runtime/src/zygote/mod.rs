@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio as ProcessStdio};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -53,14 +54,16 @@ impl Zygote {
         let spawn = |source| RuntimeError::SpawnZygote { source };
         let (ours, theirs) = wire::socket_pair().map_err(spawn)?;
         // The program is opened by the child before its descriptors are closed.
-        let process = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
+        let mut command = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()));
+        command
             .arg0("layeryard")
             .arg("zygote")
             .env_clear()
             .stdin(theirs)
-            .stdout(ProcessStdio::null())
-            .spawn()
-            .map_err(spawn)?;
+            .stdout(ProcessStdio::null());
+        let process = spawn_patiently(&mut command).map_err(spawn)?;
+        // It holds our end of the socket's other side.
+        drop(command);
         let zygote = Self {
             inner: Arc::new(Inner {
                 socket: ours,
@@ -145,6 +148,20 @@ impl Drop for Inner {
             .unwrap_or_else(std::sync::PoisonError::into_inner);
         let _ = process.wait();
     }
+}
+
+/// A program that another thread starts at this moment may hold, until it executes, the descriptor our copy was
+/// written with.
+fn spawn_patiently(command: &mut Command) -> io::Result<Child> {
+    const ATTEMPTS: u32 = 100;
+    const INTERVAL: Duration = Duration::from_millis(2);
+    for _ in 0..ATTEMPTS {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::sleep(INTERVAL),
+            result => return result,
+        }
+    }
+    command.spawn()
 }
 
 fn socket_error(source: io::Error) -> RuntimeError {

@@ -1,7 +1,7 @@
 //! Networks: nothing, or the world and nothing of this machine.
 
 use std::net::TcpListener;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -173,6 +173,38 @@ fn steps_dont_reach_each_other() {
     );
     step.kill();
     step.wait().unwrap();
+}
+
+/// The address a step has printed.
+fn first_address(stdout: &OwnedFd) -> String {
+    let mut line = [0; 256];
+    let length = rustix::io::read(stdout.as_fd(), &mut line).unwrap();
+    let line = String::from_utf8_lossy(&line[..length]).into_owned();
+    line.split_whitespace()
+        .nth(3)
+        .unwrap()
+        .split('/')
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+/// A step may send any frame (NET_RAW is among Docker's capabilities), so none is believed.
+#[test]
+fn where_an_address_is_cant_be_spoofed() {
+    let (image, handle) = (Image::new(), NetworkHandle::bridge(bridge()));
+    let spec = on_bridge("ip -4 -o addr show eth0; sleep 60");
+    let (step, stdout, _stderr) = image.start(crate::fixture::zygote(), &spec, &handle, 2).unwrap();
+    let address = first_address(&stdout);
+    let output = Command::new("ip")
+        .args(["neigh", "show", &address, "nud", "permanent"])
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains(bridge().name()),
+        "{output:?}"
+    );
+    drop(step);
 }
 
 #[test]
