@@ -81,17 +81,12 @@ fn worker_s_socket_wants_a_token() {
 #[test]
 fn worker_s_calls_are_refused_to_others() {
     let server = Server::start();
-    for (method, target) in [
-        ("POST", "/api/v1/jobs/lease"),
-        ("POST", "/api/v1/builds/x/events"),
-        ("POST", "/api/v1/builds/x/result"),
-        ("PUT", "/api/v1/repositories/app/cache/0000"),
+    for (method, target, body) in [
+        ("POST", "/api/v1/jobs/lease", "{}"),
+        ("POST", "/api/v1/builds/x/events", r#"{"first": 0, "events": []}"#),
+        ("POST", "/api/v1/builds/x/result", r#"{"outcome": "cancelled"}"#),
     ] {
-        let answer = server
-            .request(method, target)
-            .header("Content-Type", "application/json")
-            .body("{}")
-            .send();
+        let answer = server.request(method, target).header("Content-Type", "application/json").body(body).send();
         assert!(
             [401, 403, 404].contains(&answer.status),
             "{method} {target}: {} {}",
