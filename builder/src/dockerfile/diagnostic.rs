@@ -8,14 +8,20 @@ use super::Span;
 /// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
-    pub file: String,
     pub span: Span,
     pub message: String,
     /// What to do about it.
     pub help: Option<String>,
-    /// The first line of the place.
+    pub place: Box<Place>,
+}
+
+/// A span as people see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub file: String,
+    /// The first line of the span; nothing is shown if it is empty.
     pub excerpt: String,
-    /// The place in the excerpt, in bytes.
+    /// The span in the excerpt, in bytes.
     pub caret: Range<usize>,
 }
 
@@ -27,6 +33,13 @@ impl Diagnostic {
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
+        self
+    }
+
+    /// Shows no line, since none is to blame.
+    #[must_use]
+    pub fn without_excerpt(mut self) -> Self {
+        self.place.excerpt.clear();
         self
     }
 
@@ -59,10 +72,11 @@ impl From<Diagnostic> for Diagnostics {
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = self.span.line.to_string();
-        write!(f, "{}:{line}: {}", self.file, self.message)?;
-        if !self.excerpt.is_empty() {
-            let before = self.excerpt.get(..self.caret.start).unwrap_or_default();
-            let marked = self.excerpt.get(self.caret.clone()).unwrap_or_default();
+        let Place { file, excerpt, caret } = self.place.as_ref();
+        write!(f, "{file}:{line}: {}", self.message)?;
+        if !excerpt.is_empty() {
+            let before = excerpt.get(..caret.start).unwrap_or_default();
+            let marked = excerpt.get(caret.clone()).unwrap_or_default();
             // Tabs stay tabs, so that the caret stands below what it marks.
             let indent: String = before
                 .chars()
@@ -70,7 +84,7 @@ impl fmt::Display for Diagnostic {
                 .collect();
             let carets = "^".repeat(marked.chars().count().max(1));
             let gutter = " ".repeat(line.len());
-            write!(f, "\n  {line} | {}", self.excerpt)?;
+            write!(f, "\n  {line} | {excerpt}")?;
             write!(f, "\n  {gutter} | {indent}{carets}")?;
         }
         match &self.help {

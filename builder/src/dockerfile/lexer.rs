@@ -175,11 +175,10 @@ impl<'a> Lexer<'a> {
         let text = rest[..length].trim_end_matches(['\r', '\n']);
         if text.len() > MAX_LINE_BYTES {
             let span = self.source.span(start, start);
-            let mut error = self
+            let error = self
                 .source
                 .diagnose(span, format!("the line is longer than {MAX_LINE_BYTES} bytes"));
-            error.excerpt.clear();
-            return Err(error);
+            return Err(error.without_excerpt());
         }
         Ok(Some(Physical { start, text }))
     }

@@ -4,24 +4,31 @@
 //! that is the planner's business. Checks never fail a parse.
 
 pub mod ast;
+pub mod checks;
 mod diagnostic;
 mod directives;
 pub mod expand;
 pub mod heredoc;
 mod keyword;
-mod lexer;
+pub mod lexer;
 mod parser;
 mod source;
 pub mod statement;
-mod substitute;
+pub mod substitute;
 pub mod suggest;
 pub mod words;
 
 pub use ast::{Arguments, Dockerfile, Flag, Instruction, Pair, Word};
-pub use diagnostic::{Diagnostic, Diagnostics};
+pub use checks::{Checks, Warning, check};
+pub use diagnostic::{Diagnostic, Diagnostics, Place};
 pub use directives::{Directive, Directives};
 pub use keyword::Keyword;
 pub use lexer::MAX_LINE_BYTES;
 pub use parser::{parse, parse_source};
 pub use source::{Source, Span};
 pub use statement::{Statement, lower};
+
+#[cfg(test)]
+mod differential_tests;
+#[cfg(test)]
+mod robustness_tests;

@@ -1,6 +1,6 @@
 //! A text with a name, and places in it.
 
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Place};
 
 /// Where a text stands in its source: byte offsets and the first line, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,12 +70,14 @@ impl Source {
         let (line_start, line) = self.line(span.line);
         let clamp = |offset: usize| offset.saturating_sub(line_start).min(line.len());
         Diagnostic {
-            file: self.name.clone(),
             span,
             message: message.into(),
             help: None,
-            excerpt: line.to_owned(),
-            caret: clamp(span.start)..clamp(span.end),
+            place: Box::new(Place {
+                file: self.name.clone(),
+                excerpt: line.to_owned(),
+                caret: clamp(span.start)..clamp(span.end),
+            }),
         }
     }
 }

@@ -1,5 +1,7 @@
-//! Remarks that need values: they come up while stages are folded. Those on the text alone are in
+//! Remarks that need values: they come up while the planner works. Those on the text alone are in
 //! [`crate::dockerfile::checks`].
+
+use oci::{ImageConfig, Platform};
 
 use crate::dockerfile::Span;
 
@@ -38,4 +40,38 @@ pub(super) fn exposed(text: &str, span: Span) -> Option<Warning> {
         let message = format!("EXPOSE {text}: write the protocol in lower case");
         warning("ExposeProtoCasing", message, span)
     })
+}
+
+pub(super) fn shell_form(name: &str, span: Span) -> Warning {
+    let message =
+        format!("{name}: the JSON form is better, since signals then reach the program and not a shell");
+    warning("JSONArgsRecommended", message, span)
+}
+
+pub(super) fn undeclared_in_from(name: &str, span: Span) -> Warning {
+    let message = format!("the argument {name} of FROM is not declared by an ARG before the first FROM");
+    warning("UndefinedArgInFrom", message, span)
+}
+
+pub(super) fn invalid_default(image: &str, span: Span) -> Warning {
+    let message = format!("FROM {image} names no image when no build arguments are given");
+    warning("InvalidDefaultArgInFrom", message, span)
+}
+
+/// A base that was made for another platform than asked for.
+pub(super) fn base_platform(
+    reference: &str,
+    wanted: &Platform,
+    image: &ImageConfig,
+    span: Span,
+) -> Option<Warning> {
+    let unknown = image.os.is_empty() || image.architecture.is_empty();
+    if unknown || (image.os == wanted.os && image.architecture == wanted.architecture) {
+        return None;
+    }
+    let message = format!(
+        "the base {reference} is made for {}/{}, not for {wanted}",
+        image.os, image.architecture
+    );
+    Some(warning("InvalidBaseImagePlatform", message, span))
 }

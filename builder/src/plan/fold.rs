@@ -13,7 +13,9 @@ use crate::dockerfile::{Diagnostic, Pair, Word};
 use super::outline::Outline;
 use super::sources::Sources;
 use super::variables::Variables;
-use super::{Mkdir, Operation, PlanInput, Stage, StageId, Step, Warning, checks, history, paths, supported};
+use super::{
+    Base, Mkdir, Operation, PlanInput, Stage, StageId, Step, Warning, checks, history, paths, supported,
+};
 
 /// The PATH of images that set none.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -48,6 +50,7 @@ pub(super) struct Fold<'a> {
     pub shared: Shared<'a>,
     /// The stage's number in the outline.
     pub index: usize,
+    pub base: Base,
     pub state: State,
     pub steps: Vec<Step>,
     pub warnings: Vec<Warning>,
@@ -127,12 +130,16 @@ impl Fold<'_> {
     }
 
     /// Ends the stage.
-    pub(super) fn finish(self, stage: Stage) -> (Stage, State) {
+    pub(super) fn finish(self) -> (Stage, State) {
+        let draft = &self.shared.outline.stages[self.index];
         let stage = Stage {
+            label: draft.label.clone(),
+            base: self.base,
+            platform: draft.platform.clone(),
             steps: self.steps,
             config: self.state.config.clone(),
             author: self.state.author.clone(),
-            ..stage
+            span: draft.span,
         };
         (stage, self.state)
     }
@@ -269,6 +276,7 @@ impl Fold<'_> {
     }
 
     fn cmd(&mut self, statement: &Statement, command: &Command) {
+        self.remark_on_shell_form(statement, command);
         let words = self.with_shell(command);
         self.config_step(statement, format!("CMD {}", history::quoted_list(&words)));
         self.state.config.cmd = Some(words);
@@ -277,11 +285,27 @@ impl Fold<'_> {
     }
 
     fn entrypoint(&mut self, statement: &Statement, command: &Command) {
+        self.remark_on_shell_form(statement, command);
         let words = self.with_shell(command);
         self.config_step(statement, format!("ENTRYPOINT {}", history::quoted_list(&words)));
         self.state.config.entrypoint = (!words.is_empty()).then_some(words);
         if !self.state.cmd_is_own {
             self.state.config.cmd = None;
+        }
+    }
+
+    fn remark_on_shell_form(&mut self, statement: &Statement, command: &Command) {
+        // Who chooses a shell wants it.
+        let chosen = self
+            .state
+            .config
+            .shell
+            .as_ref()
+            .is_some_and(|shell| !shell.is_empty());
+        if matches!(command, Command::Shell(_)) && !chosen {
+            let title = statement.instruction.title();
+            self.warnings
+                .push(checks::shell_form(&title, statement.instruction.span));
         }
     }
 

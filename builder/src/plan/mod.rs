@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use oci::{ImageConfig, Platform};
 
 use crate::dockerfile::statement::{Kind, Statement};
-use crate::dockerfile::{self, Diagnostics, Source};
+use crate::dockerfile::{self, Checks, Diagnostics, Source};
 
 use fold::{Fold, Shared, State};
 use graph::Graph;
@@ -49,6 +49,8 @@ pub struct Planner {
     outline: Outline,
     target: usize,
     source_date_epoch: Option<i64>,
+    checks: Checks,
+    /// Remarks on the text.
     warnings: Vec<Warning>,
 }
 
@@ -65,8 +67,10 @@ impl Planner {
     pub fn new(input: PlanInput) -> Result<Self, Diagnostics> {
         let file = dockerfile::parse(&input.file_name, &input.text)?;
         check_syntax(&file)?;
-        let warnings = Vec::new();
-        let outline = Outline::build(&input, file)?;
+        let checks = Checks::of(&file);
+        let mut warnings = dockerfile::check(&file);
+        let mut outline = Outline::build(&input, file)?;
+        warnings.append(&mut outline.warnings);
         let target = outline.target(input.target.as_deref())?;
         let source_date_epoch = source_date_epoch(&input, &outline)?;
         Ok(Self {
@@ -74,6 +78,7 @@ impl Planner {
             outline,
             target,
             source_date_epoch,
+            checks,
             warnings,
         })
     }
@@ -145,35 +150,26 @@ impl Planner {
         let mut stages = Vec::new();
         let mut errors = Vec::new();
         for &index in reachable {
-            let draft = &self.outline.stages[index];
-            let (base, state) = self.base_of(draft, facts, &ids, &states);
-            let mut fold = Fold {
-                shared,
-                index,
-                state,
-                steps: Vec::new(),
-                warnings: Vec::new(),
-                errors: Vec::new(),
-            };
-            for statement in triggers[index].iter().chain(&draft.statements) {
+            let mut fold = self.fold(shared, index, facts, &states);
+            for statement in triggers[index]
+                .iter()
+                .chain(&self.outline.stages[index].statements)
+            {
                 fold.apply(statement);
             }
             warnings.append(&mut fold.warnings);
             errors.append(&mut fold.errors);
-            let (stage, state) = fold.finish(Stage {
-                label: draft.label.clone(),
-                base,
-                platform: draft.platform.clone(),
-                steps: Vec::new(),
-                config: oci::ContainerConfig::default(),
-                author: None,
-                span: draft.span,
-            });
+            let (stage, state) = fold.finish();
             stages.push(stage);
             states.insert(index, state);
         }
-        Diagnostics::check(errors)?;
+        warnings.retain(|warning| self.checks.wants(warning));
         warnings.sort_by_key(|warning| (warning.span.source, warning.span.start));
+        if self.checks.fatal {
+            let fatal = warnings.iter().filter(|warning| warning.code.is_some());
+            errors.extend(fatal.map(|warning| sources.diagnose(warning.span, warning.message.clone())));
+        }
+        Diagnostics::check(errors)?;
         Ok(Plan {
             stages,
             warnings,
@@ -181,26 +177,45 @@ impl Planner {
         })
     }
 
-    /// What a stage is built on. Its images' facts are known, and the stages before it are planned.
-    fn base_of(
-        &self,
-        draft: &outline::Draft,
+    /// A stage's fold at its beginning. Its images' facts are known, and the stages before it are planned.
+    fn fold<'a>(
+        &'a self,
+        shared: Shared<'a>,
+        index: usize,
         facts: &Facts,
-        ids: &[Option<StageId>],
         states: &BTreeMap<usize, State>,
-    ) -> (Base, State) {
-        match &draft.base {
+    ) -> Fold<'a> {
+        let draft = &self.outline.stages[index];
+        let mut warnings = Vec::new();
+        let (base, state) = match &draft.base {
             DraftBase::Scratch => (Base::Scratch, State::over_image(oci::ContainerConfig::default())),
             DraftBase::Image(reference) => {
-                let config = facts.get(&(reference.clone(), draft.platform.clone()));
-                let config = config.map(|image| image.config.clone()).unwrap_or_default();
+                let image = facts.get(&(reference.clone(), draft.platform.clone()));
+                if let Some(image) = image {
+                    warnings.extend(checks::base_platform(
+                        reference,
+                        &draft.platform,
+                        image,
+                        draft.span,
+                    ));
+                }
+                let config = image.map(|image| image.config.clone()).unwrap_or_default();
                 (Base::Image(reference.clone()), State::over_image(config))
             }
             DraftBase::Stage(parent) => {
-                let base = ids[*parent].map_or(Base::Scratch, Base::Stage);
+                let base = shared.ids[*parent].map_or(Base::Scratch, Base::Stage);
                 let state = states.get(parent).map(State::over_stage).unwrap_or_default();
                 (base, state)
             }
+        };
+        Fold {
+            shared,
+            index,
+            base,
+            state,
+            steps: Vec::new(),
+            warnings,
+            errors: Vec::new(),
         }
     }
 
@@ -294,5 +309,4 @@ fn source_date_epoch(input: &PlanInput, outline: &Outline) -> Result<Option<i64>
 }
 
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

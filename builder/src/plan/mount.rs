@@ -177,7 +177,6 @@ impl Keys {
         if target.as_deref() == Some("/") {
             return Err("a mount's target can't be /".to_owned());
         }
-        let mode = self.mode;
         let (uid, gid) = (self.uid.unwrap_or(0), self.gid.unwrap_or(0));
         let source = paths::relative(self.source.as_deref().unwrap_or("/"));
         let needed = || {
@@ -188,30 +187,18 @@ impl Keys {
         let (kind, target) = match kind.as_str() {
             "cache" => {
                 let target = needed()?;
-                let kind = MountKind::Cache {
-                    id: self.id.clone().unwrap_or_else(|| target.clone()),
-                    sharing: self.sharing()?,
-                    from: self.from,
-                    source,
-                    read_only: self.read_only.unwrap_or(false),
-                    mode: mode.unwrap_or(0o755),
-                    uid,
-                    gid,
-                };
-                (kind, Some(target))
+                (self.cache(&target, source, uid, gid)?, Some(target))
             }
-            "tmpfs" => (
-                MountKind::Tmpfs {
-                    size_bytes: self.size_bytes,
-                },
-                Some(needed()?),
-            ),
+            "tmpfs" => {
+                let size_bytes = self.size_bytes;
+                (MountKind::Tmpfs { size_bytes }, Some(needed()?))
+            }
             "secret" => self.secret(target, uid, gid)?,
             "ssh" => {
                 let kind = MountKind::Ssh {
                     id: self.id.unwrap_or_else(|| "default".to_owned()),
                     required: self.required,
-                    mode: mode.unwrap_or(0o600),
+                    mode: self.mode.unwrap_or(0o600),
                     uid,
                     gid,
                 };
@@ -228,6 +215,19 @@ impl Keys {
             }
         };
         Ok(Mount { kind, target })
+    }
+
+    fn cache(self, target: &str, source: String, uid: u32, gid: u32) -> Result<MountKind, String> {
+        Ok(MountKind::Cache {
+            sharing: self.sharing()?,
+            id: self.id.unwrap_or_else(|| target.to_owned()),
+            from: self.from,
+            source,
+            read_only: self.read_only.unwrap_or(false),
+            mode: self.mode.unwrap_or(0o755),
+            uid,
+            gid,
+        })
     }
 
     fn secret(

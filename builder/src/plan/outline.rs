@@ -8,7 +8,7 @@ use crate::dockerfile::suggest::{did_you_mean, nearest};
 use crate::dockerfile::{Diagnostic, Diagnostics, Dockerfile, Source, Span, Word};
 
 use super::variables::Variables;
-use super::{PlanInput, arguments};
+use super::{PlanInput, Warning, arguments, checks};
 
 /// The base that means "nothing".
 pub(super) const SCRATCH: &str = "scratch";
@@ -23,6 +23,7 @@ pub(super) struct Outline {
     /// The names of the ARGs before the first FROM.
     pub global_names: Vec<String>,
     pub stages: Vec<Draft>,
+    pub warnings: Vec<Warning>,
 }
 
 /// A stage as written.
@@ -32,7 +33,6 @@ pub(super) struct Draft {
     pub label: String,
     pub base: DraftBase,
     pub platform: Platform,
-    pub from: statement::From,
     pub statements: Vec<Statement>,
     pub span: Span,
 }
@@ -67,10 +67,14 @@ impl Outline {
             globals: arguments::predefined(input, &target),
             global_names: Vec::new(),
             stages: Vec::new(),
+            warnings: Vec::new(),
             source: file.source,
         };
+        let mut defaults = outline.globals.clone();
         outline.declare_globals(input, &global_args)?;
+        outline.declare_defaults(&global_args, &mut defaults);
         for (from, statements) in groups {
+            outline.check_base(&from, &defaults);
             let draft = outline.draft(input, from, statements)?;
             outline.stages.push(draft);
         }
@@ -88,14 +92,15 @@ impl Outline {
             .ok_or_else(|| {
                 let names = self.stages.iter().filter_map(|stage| stage.name.as_deref());
                 let span = self.stages.first().map_or_else(Span::default, |stage| stage.span);
-                let mut error = self
+                let error = self
                     .source
                     .diagnose(span, format!("there is no stage {name:?} to build"));
-                error.excerpt.clear();
-                error.maybe_help(did_you_mean(name, names.clone()).or_else(|| {
-                    let names: Vec<&str> = names.collect();
-                    (!names.is_empty()).then(|| format!("the stages are {}", names.join(", ")))
-                }))
+                error
+                    .without_excerpt()
+                    .maybe_help(did_you_mean(name, names.clone()).or_else(|| {
+                        let names: Vec<&str> = names.collect();
+                        (!names.is_empty()).then(|| format!("the stages are {}", names.join(", ")))
+                    }))
             })
     }
 
@@ -174,6 +179,49 @@ impl Outline {
         Ok(())
     }
 
+    /// The globals as they are without `--build-arg`.
+    fn declare_defaults(&self, arguments: &[Statement], defaults: &mut Variables) {
+        for statement in arguments {
+            let Kind::Arg(declared) = &statement.kind else {
+                continue;
+            };
+            for argument in declared {
+                let Some(default) = &argument.default else {
+                    continue;
+                };
+                let value = Expander::new(self.escape)
+                    .expand(&default.raw, &|name| defaults.get(name).map(str::to_owned));
+                if let Ok(value) = value {
+                    defaults.set(&argument.name, &value.text);
+                }
+            }
+        }
+    }
+
+    /// Remarks on the variables in a FROM.
+    fn check_base(&mut self, from: &statement::From, defaults: &Variables) {
+        let words = [Some(&from.image), from.platform.as_ref()];
+        for word in words.into_iter().flatten() {
+            let Ok(expansion) = self.expand_global(word) else {
+                continue;
+            };
+            for name in expansion
+                .unset
+                .iter()
+                .filter(|name| !self.global_names.contains(name))
+            {
+                self.warnings.push(checks::undeclared_in_from(name, word.span));
+            }
+        }
+        let image = &from.image;
+        let by_default =
+            Expander::new(self.escape).expand(&image.raw, &|name| defaults.get(name).map(str::to_owned));
+        if by_default.is_ok_and(|name| name.text.parse::<ImageRef>().is_err()) {
+            self.warnings
+                .push(checks::invalid_default(&image.raw, image.span));
+        }
+    }
+
     pub(super) fn expand_global(&self, word: &Word) -> Result<Expansion, Diagnostic> {
         Expander::new(self.escape)
             .expand(&word.raw, &|name| self.globals.get(name).map(str::to_owned))
@@ -206,7 +254,6 @@ impl Outline {
                 .filter(|_| !matches!(base, DraftBase::Stage(_)))
                 .unwrap_or(inherited),
             base,
-            from,
             statements,
             span,
         })

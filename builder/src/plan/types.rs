@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use oci::{ContainerConfig, Platform};
 
-pub use crate::dockerfile::Span;
+pub use crate::dockerfile::{Span, Warning};
 
 use super::mount::Mount;
 
@@ -20,13 +20,6 @@ pub struct Plan {
     pub warnings: Vec<Warning>,
     /// The argument SOURCE_DATE_EPOCH, seconds since 1970.
     pub source_date_epoch: Option<i64>,
-}
-
-#[derive(Clone, Debug)]
-pub struct Warning {
-    pub code: Option<&'static str>,
-    pub message: String,
-    pub span: Span,
 }
 
 #[derive(Clone, Debug)]
