@@ -20,7 +20,8 @@ pub struct Config {
     /// Host names (`registry.example.com`, `127.0.0.1:5000`) by which image names mean this server, beside the
     /// listeners' own addresses.
     pub public_hosts: Vec<String>,
-    /// Accept an index whose manifests are not all here (the specification's sparse indexes).
+    /// Accept manifests and indexes whose references are not all here (the specification's sparse ones). What comes
+    /// later is held from the next push of the manifest on.
     pub sparse_indexes: bool,
 }
 

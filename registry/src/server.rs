@@ -15,7 +15,7 @@ use crate::lock::{DataDirLock, LockError};
 use crate::metadata::sqlite::Sqlite;
 use crate::metadata::{MetadataError, MetadataStore, Upkeep};
 use crate::report::chain;
-use crate::service::{Registry, Tokens};
+use crate::service::{Building, Registry, Tokens};
 use crate::storage::filesystem::Filesystem;
 use crate::storage::{BlobStore, StorageError};
 
@@ -47,6 +47,8 @@ pub enum ServeError {
     Lock(#[from] LockError),
     #[error("cannot open the database")]
     Metadata(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot open the build service")]
+    Builds(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot open the blob store")]
     Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the database in {path} belongs to another blob store: {database} there, {store} here")]
@@ -69,10 +71,15 @@ impl Server {
         let (registry, reconcile) = open(&config).await?;
         let socket = Socket::bind(&run_dir)?;
 
+        let tokens = Arc::new(Tokens::new());
+        let building = Building::open(&config, &registry, &tokens, socket.path())
+            .await
+            .map_err(|error| ServeError::Builds(Box::new(error)))?;
         let config = Arc::new(config);
         let state = AppState::new(Inner {
             registry: Arc::clone(&registry),
-            tokens: Arc::new(Tokens::new()),
+            tokens,
+            building,
             config: Arc::clone(&config),
             socket: socket.path().to_owned(),
             metrics: Metrics::new(),
@@ -81,6 +88,7 @@ impl Server {
         let mut connections = Connections::new(app, &config.limits);
         let anonymous = config.access.anonymous.unwrap_or(Anonymous::ReadWrite);
         let addresses = connections.listen(&config.listen, Via::Tcp(anonymous)).await?;
+        state.building.listening(&addresses);
         connections.listen_on_socket(&socket, Via::Socket);
         listen::write_addresses(&run_dir, &addresses)
             .map_err(|source| ServeError::DataDir { path: run_dir.clone(), source })?;
@@ -111,6 +119,8 @@ impl Server {
         shutdown.await;
         remove_addresses(&self.run_dir);
         // Stop order: no new requests and the running ones finished, then background work, then the database.
+        // Builds end first: their requests are the ones that would not finish by themselves.
+        self.state.building.builds.stop().await;
         self.connections.stop().await;
         for task in &self.background {
             task.abort();

@@ -2,10 +2,16 @@
 
 use axum::Router;
 
-use super::{ApiError, AppState, Code, health};
+use super::{ApiError, AppState, Code, builds, cache, contexts, health, images, jobs};
 
 pub(super) fn router(state: AppState) -> Router {
-    let api = Router::new().fallback(not_found);
+    let api = Router::new()
+        .merge(builds::routes())
+        .merge(cache::routes())
+        .merge(contexts::routes())
+        .merge(images::routes())
+        .merge(jobs::routes())
+        .fallback(not_found);
     Router::new()
         .merge(health::routes())
         .nest("/api/v1", api)

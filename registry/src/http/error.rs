@@ -9,6 +9,12 @@ use serde_json::json;
 
 use crate::report::chain;
 use crate::service::RegistryError;
+use crate::service::builds::BuildError;
+use crate::service::cache::CacheError;
+use crate::service::upstream::UpstreamError;
+
+/// `ENOSPC`.
+const DISK_FULL: i32 = 28;
 
 /// An answer that is an error.
 #[derive(Debug)]
@@ -40,6 +46,10 @@ codes! {
     BlobUploadBusy = "BLOB_UPLOAD_INVALID", CONFLICT;
     BlobUploadInvalid = "BLOB_UPLOAD_INVALID", BAD_REQUEST;
     BlobUploadRange = "BLOB_UPLOAD_INVALID", RANGE_NOT_SATISFIABLE;
+    BuildUnknown = "BUILD_UNKNOWN", NOT_FOUND;
+    ContextUnknown = "CONTEXT_UNKNOWN", NOT_FOUND;
+    EventsGap = "EVENTS_GAP", CONFLICT;
+    TooManyRequests = "TOOMANYREQUESTS", TOO_MANY_REQUESTS;
     BlobUploadUnknown = "BLOB_UPLOAD_UNKNOWN", NOT_FOUND;
     Denied = "DENIED", FORBIDDEN;
     DigestInvalid = "DIGEST_INVALID", BAD_REQUEST;
@@ -164,6 +174,72 @@ fn incomplete(blobs: &[oci::Digest], manifests: &[oci::Digest]) -> ApiError {
     api.items = blobs.iter().map(|digest| item("blob", digest)).collect();
     api.items.extend(manifests.iter().map(|digest| item("manifest", digest)));
     api
+}
+
+impl From<BuildError> for ApiError {
+    fn from(error: BuildError) -> Self {
+        use BuildError as E;
+        let message = error.to_string();
+        let new = |code| Self::new(code, message.clone());
+        match &error {
+            E::Unknown(_) => new(Code::BuildUnknown),
+            E::ContextUnknown(_) => new(Code::ContextUnknown),
+            E::ContextTooLarge { limit_bytes } => {
+                new(Code::TooLarge).with_detail(json!({ "limit_bytes": limit_bytes }))
+            }
+            E::ContextBroken { .. } | E::Invalid(_) => new(Code::RequestInvalid),
+            E::NoWorker | E::Stopping => new(Code::Unavailable),
+            E::Busy { .. } => new(Code::Unavailable).with_header(header::RETRY_AFTER, "10"),
+            E::Denied { .. } | E::WrongToken(_) => new(Code::Denied),
+            E::Gap { expected, .. } => new(Code::EventsGap).with_detail(json!({ "expected": expected })),
+            E::File { source, .. } if source.raw_os_error() == Some(DISK_FULL) => Self {
+                internal: Some(chain(&error)),
+                ..Self::new(Code::StorageFull, "the server's disk is full")
+            },
+            E::File { .. } => Self::internal(&error),
+        }
+    }
+}
+
+impl From<UpstreamError> for ApiError {
+    fn from(error: UpstreamError) -> Self {
+        use UpstreamError as E;
+        use client::Error as C;
+        let message = error.to_string();
+        let new = |code| Self::new(code, message.clone());
+        match error {
+            E::Name(error) => error.into(),
+            E::Registry(error) | E::Keep { source: error, .. } => error.into(),
+            E::Unknown { .. } | E::NoPlatform { .. } => new(Code::ManifestUnknown),
+            E::Denied { .. } => new(Code::Denied),
+            E::Fetch { source, .. } => match source {
+                C::NotFound { .. } | C::NoPlatform { .. } => new(Code::ManifestUnknown),
+                // Not 401: the caller's own credentials for this server are right.
+                C::Unauthorized { .. } | C::Denied { .. } | C::AddressRefused { .. } | C::Realm { .. } => {
+                    new(Code::Denied)
+                }
+                C::RateLimited { retry_after_seconds, .. } => {
+                    let wait = retry_after_seconds.unwrap_or(60).to_string();
+                    new(Code::TooManyRequests).with_header(header::RETRY_AFTER, wait)
+                }
+                _ => new(Code::BadGateway),
+            },
+        }
+    }
+}
+
+impl From<CacheError> for ApiError {
+    fn from(error: CacheError) -> Self {
+        let message = error.to_string();
+        match error {
+            CacheError::Registry(error) => error.into(),
+            CacheError::Key(_) => Self::new(Code::RequestInvalid, message),
+            CacheError::TooManyKeys(_) | CacheError::TooLong(_) => Self::new(Code::TooLarge, message),
+            CacheError::LayerUnknown { digest, .. } => {
+                Self::new(Code::BlobUnknown, message).with_detail(json!({ "digest": digest }))
+            }
+        }
+    }
 }
 
 impl From<NameError> for ApiError {

@@ -3,9 +3,15 @@
 mod api;
 mod app;
 mod blobs;
+mod body;
+mod builds;
+mod cache;
 mod catalog;
+mod contexts;
 mod error;
 mod health;
+mod images;
+mod jobs;
 mod manifests;
 mod metrics;
 mod page;

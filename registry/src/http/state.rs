@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::metrics::Metrics;
 use crate::config::Config;
-use crate::service::{Registry, Tokens};
+use crate::service::{Building, Registry, Tokens};
 
 /// Shared by all requests; cloning is cheap.
 #[derive(Clone)]
@@ -14,6 +14,7 @@ pub(crate) struct AppState(Arc<Inner>);
 pub(crate) struct Inner {
     pub(crate) registry: Arc<Registry>,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) building: Building,
     pub(crate) config: Arc<Config>,
     /// The unix socket that this server serves for its worker.
     pub(crate) socket: PathBuf,

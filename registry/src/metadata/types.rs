@@ -116,6 +116,8 @@ pub(crate) struct PutManifest {
     pub(crate) blobs: Vec<Digest>,
     /// Without repetitions.
     pub(crate) children: Vec<Digest>,
+    /// Whether every blob must be here.
+    pub(crate) blobs_required: bool,
     /// Whether every child must be here.
     pub(crate) children_required: bool,
     pub(crate) tags: Vec<Tag>,

@@ -52,6 +52,11 @@ impl Principal {
         }
     }
 
+    /// Whether it may send what builds are made of; where a build writes is checked with the build.
+    pub(crate) fn may_build(&self) -> bool {
+        matches!(self, Self::Anonymous(Anonymous::ReadWrite))
+    }
+
     /// The name under which its doings are recorded.
     pub(crate) fn actor(&self) -> String {
         match self {

@@ -107,6 +107,7 @@ impl Registry {
             descriptor,
             blobs: blobs.into_iter().collect(),
             children: children.into_iter().collect(),
+            blobs_required: !self.sparse_indexes,
             children_required: !(push.sparse || self.sparse_indexes),
             tags: push.tags,
             actor: push.actor,

@@ -2,18 +2,24 @@
 
 pub(crate) mod access;
 mod blobs;
+pub(crate) mod building;
+pub(crate) mod builds;
+pub(crate) mod cache;
 mod cached;
+mod contexts;
 mod error;
 mod ingest;
 mod janitor;
 mod lists;
 mod manifests;
 mod uploads;
+pub(crate) mod upstream;
 
 use std::sync::Arc;
 
 pub(crate) use access::{Action, BuildGrant, Principal, Tokens};
 pub(crate) use blobs::OpenBlob;
+pub(crate) use building::{Building, BuildingError};
 pub(crate) use error::{BodyError, RegistryError, Result};
 pub(crate) use ingest::BodyStream;
 pub(crate) use lists::Page;

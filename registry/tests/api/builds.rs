@@ -331,7 +331,7 @@ async fn stopping_the_server_ends_builds_and_worker() {
     let reading = tokio::spawn(async move { events.next().await });
     tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     harness.stop().await;
-    // The stream ended; the server that could tell why is gone.
-    assert!(reading.await.unwrap().is_err());
+    // The stream ends; whether the server is still there to say why is a matter of luck.
+    assert!(matches!(reading.await.unwrap(), Ok(None) | Err(_)));
     assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists());
 }

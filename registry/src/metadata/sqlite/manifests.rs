@@ -105,7 +105,7 @@ impl Sqlite {
 async fn put_manifest(connection: &mut SqliteConnection, put: PutManifest, times: Times) -> Result<PutOutcome> {
     let known = repository_id(connection, &put.repository).await?;
     let blobs = match known {
-        _ if put.blobs.is_empty() => Vec::new(),
+        _ if put.blobs.is_empty() || !put.blobs_required => Vec::new(),
         Some(repository) => missing_blobs(connection, repository, &put.blobs).await?,
         None => put.blobs.clone(),
     };
@@ -206,22 +206,39 @@ async fn insert(
     .fetch_one(&mut *connection)
     .await
     .during("inserting a manifest")?;
-    sqlx::query(
-        "INSERT INTO manifest_blobs (repository_id, manifest_id, blob_id)
-             SELECT ?1, ?2, b.id FROM json_each(?3) j JOIN blobs b ON b.digest = unhex(j.value);
-         INSERT INTO manifest_children (repository_id, parent_id, child_digest)
-             SELECT ?1, ?2, unhex(j.value) FROM json_each(?4) j;
-         UPDATE repositories SET manifest_count = manifest_count + 1 WHERE id = ?1",
-    )
-    .bind(repository)
-    .bind(id)
-    .bind(digest_list(&put.blobs))
-    .bind(digest_list(&put.children))
-    .execute(&mut *connection)
-    .await
-    .during("inserting a manifest's references")?;
+    sqlx::query("UPDATE repositories SET manifest_count = manifest_count + 1 WHERE id = ?1")
+        .bind(repository)
+        .execute(&mut *connection)
+        .await
+        .during("counting a manifest")?;
+    insert_references(connection, repository, id, put).await?;
     charge(connection, repository, size).await?;
     Ok(id)
+}
+
+/// Holds what the manifest refers to. Of a sparse manifest only what is here; the rest when it is pushed again.
+async fn insert_references(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    manifest: i64,
+    put: &PutManifest,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO manifest_blobs (repository_id, manifest_id, blob_id)
+             SELECT ?1, ?2, b.id FROM json_each(?3) j JOIN blobs b ON b.digest = unhex(j.value)
+             JOIN repository_blobs l ON l.repository_id = ?1 AND l.blob_id = b.id AND l.hidden = 0
+             WHERE true ON CONFLICT DO NOTHING;
+         INSERT INTO manifest_children (repository_id, parent_id, child_digest)
+             SELECT ?1, ?2, unhex(j.value) FROM json_each(?4) j WHERE true ON CONFLICT DO NOTHING",
+    )
+    .bind(repository)
+    .bind(manifest)
+    .bind(digest_list(&put.blobs))
+    .bind(digest_list(&put.children))
+    .execute(connection)
+    .await
+    .during("inserting a manifest's references")?;
+    Ok(())
 }
 
 /// A manifest that is pushed again: out of the trash, its review later.
@@ -249,10 +266,10 @@ async fn renew(
     .bind(now + times.undelete_window)
     .bind(i64::from(trashed))
     .bind(repository)
-    .execute(connection)
+    .execute(&mut *connection)
     .await
     .during("renewing a manifest")?;
-    Ok(())
+    insert_references(connection, repository, id, put).await
 }
 
 async fn trash(

@@ -237,10 +237,10 @@ pub(super) async fn restore(directory: &Path, limits: &BuildLimits) -> Result<BT
     names.sort();
     let mut builds = BTreeMap::new();
     for name in &names {
-        if let Some(id) = name.strip_suffix(".json") {
-            if let Some(build) = restore_one(directory, id).await {
-                builds.insert(id.to_owned(), build);
-            }
+        if let Some(id) = name.strip_suffix(".json")
+            && let Some(build) = restore_one(directory, id).await
+        {
+            builds.insert(id.to_owned(), build);
         }
     }
     // Events without a record, temporary files.

@@ -188,7 +188,7 @@ mod tests {
         std::fs::OpenOptions::new()
             .append(true)
             .open(&path)
-            .and_then(|mut file| std::io::Write::write_all(&mut file, b"{\"seq\":4,"))
+            .and_then(|mut file| io::Write::write_all(&mut file, b"{\"seq\":4,"))
             .unwrap();
         assert_eq!(
             extent_of(&path).await.unwrap(),

@@ -31,8 +31,11 @@ pub(crate) struct Upstream {
     guard: Arc<Guard>,
     http: Http,
     /// One fetch at a time of the same thing; who comes later finds it here.
-    flights: Mutex<HashMap<(RepoName, Digest), Weak<tokio::sync::Mutex<()>>>>,
+    flights: Mutex<HashMap<(RepoName, Digest), Weak<Flight>>>,
 }
+
+/// Held while something is fetched.
+type Flight = tokio::sync::Mutex<()>;
 
 /// Who asks for an image, and how.
 pub(crate) struct Question<'a> {
@@ -217,7 +220,7 @@ impl Upstream {
         }
     }
 
-    fn flight(&self, repository: &RepoName, digest: Digest) -> Arc<tokio::sync::Mutex<()>> {
+    fn flight(&self, repository: &RepoName, digest: Digest) -> Arc<Flight> {
         let mut flights = self.flights.lock();
         flights.retain(|_, flight| flight.strong_count() > 0);
         let slot = flights.entry((repository.clone(), digest)).or_default();
