@@ -108,10 +108,10 @@ impl Auth {
             return Ok(true);
         }
         let basic = offered.contains(&Challenge::Basic);
-        let fresh = !matches!(state.scheme, Some(Scheme::Basic));
         if basic && matches!(self.credential(), Some(Credential::Basic { .. })) {
+            // Also when it was known: this request may have left before another one learned it. Callers ask once.
             state.scheme = Some(Scheme::Basic);
-            return Ok(fresh);
+            return Ok(true);
         }
         Ok(false)
     }
