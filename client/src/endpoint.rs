@@ -69,7 +69,10 @@ impl Http {
 
     /// A pool that connects to a unix socket whatever the URL's host.
     pub(crate) fn unix(path: &Path) -> Result<Self, Error> {
-        Self::build(reqwest::Client::builder().unix_socket(path).no_proxy(), None)
+        // Nothing is encrypted there, so the system's certificates need not be read: that takes longer than a build's
+        // first requests.
+        let builder = reqwest::Client::builder().tls_certs_only(std::iter::empty());
+        Self::build(builder.unix_socket(path).no_proxy(), None)
     }
 
     fn build(builder: reqwest::ClientBuilder, guard: Option<Arc<Guard>>) -> Result<Self, Error> {
