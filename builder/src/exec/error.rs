@@ -29,14 +29,16 @@ pub enum BuildError {
     /// The Dockerfile can't be read or planned; the message names file and line.
     #[error("{message}")]
     Dockerfile { message: String, line: Option<usize> },
-    #[error("{file}:{line}: the base image {reference}: {source}")]
+    #[error("{file}:{line}: the image {reference}: {source}{hint}")]
     Image {
         file: String,
         line: usize,
         reference: String,
+        /// A line of help, or nothing.
+        hint: String,
         source: ServiceError,
     },
-    #[error("{file}:{line}: the base image {reference} is malformed: {reason}")]
+    #[error("{file}:{line}: the image {reference} is malformed: {reason}")]
     MalformedImage {
         file: String,
         line: usize,

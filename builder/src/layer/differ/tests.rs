@@ -6,7 +6,7 @@ use rustix::fs::XattrFlags;
 
 use super::*;
 use crate::layer::ChainTimes;
-use crate::snapshot::{Overlay, Root, Snapshot, Store, Times};
+use crate::snapshot::{Overlay, Snapshot, Store, Times};
 
 const T: i64 = 300_000_000;
 

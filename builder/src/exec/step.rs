@@ -1,0 +1,153 @@
+//! Runs one step on a writable tree and turns what it wrote into a snapshot and a layer.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use oci::Descriptor;
+use tokio::sync::watch;
+
+use super::commit::Commit;
+use super::copy::{self, Owner};
+use super::error::{BuildError, StepRef};
+use super::prepare::{Prepared, copy_error};
+use super::stage::presence;
+use super::state::{Info, StageLayer, StageState};
+use super::Build;
+use crate::layer::{ChainTimes, LayerTimes};
+use crate::plan::{Copy, Mkdir, Operation, Step};
+use crate::snapshot::{Pending, Root, Snapshot, Times, Tree, file_type};
+
+impl Build<'_> {
+    /// Does the step; says whether it made a layer.
+    pub(super) async fn execute(
+        &self,
+        state: &mut StageState,
+        step: &Step,
+        prepared: &Prepared,
+        at: &StepRef,
+    ) -> Result<bool, BuildError> {
+        let parent = self.materialise(state, at).await?;
+        if let Operation::Mkdir(mkdir) = &step.operation
+            && self.directory_exists(parent.as_ref(), mkdir, at)?
+        {
+            self.remember(state, presence(mkdir), "present".to_owned());
+            self.push_history(state, step, None);
+            return Ok(false);
+        }
+        let snapshot_error = |source| BuildError::Snapshot { at: at.clone(), source };
+        let store = &self.node.snapshots;
+        let pending = store.begin(parent.as_ref()).map_err(snapshot_error)?;
+        let tree = pending.tree(parent.as_ref()).map_err(snapshot_error)?;
+        let low = self.probe(at)?;
+        match &step.operation {
+            Operation::Run(run) => self.run(run, tree, state.epoch, at).await?,
+            Operation::Copy(copy) => self.copy(copy, tree, at).await?,
+            Operation::Mkdir(mkdir) => self.mkdir(mkdir, &tree, at)?,
+            Operation::Config => {}
+        }
+        let times = Times { low, high: self.probe(at)? };
+        let snapshot = self.seal(pending, parent.clone(), prepared.time, times, at).await?;
+        let times = LayerTimes { own: prepared.time, step: times, below: ChainTimes::of(parent.as_ref()) };
+        let (sender, receiver) = watch::channel(None);
+        let below = state.layers.iter().map(|layer| layer.info.clone()).collect();
+        self.commit(Commit { at: at.clone(), prepared: prepared.clone(), snapshot: Arc::clone(&snapshot), parent, times, below }, sender);
+        state.layers.push(StageLayer { info: Info::Pending(receiver), snapshot: Some(snapshot) });
+        self.push_history(state, step, Some(prepared.time));
+        Ok(true)
+    }
+
+    /// From here on nobody writes to the directory: the next step may stand on it.
+    async fn seal(
+        &self,
+        pending: Pending,
+        parent: Option<Arc<Snapshot>>,
+        time: i64,
+        times: Times,
+        at: &StepRef,
+    ) -> Result<Arc<Snapshot>, BuildError> {
+        let sealed = tokio::task::spawn_blocking(move || pending.commit(parent, Some(time), Some(times)));
+        sealed
+            .await
+            .map_err(|_| BuildError::TaskDied)?
+            .map_err(|source| BuildError::Snapshot { at: at.clone(), source })
+    }
+
+    fn probe(&self, at: &StepRef) -> Result<i64, BuildError> {
+        self.node.snapshots.clock().probe_past_last().map_err(|source| BuildError::StepIo {
+            at: at.clone(),
+            action: "read the file system's clock".to_owned(),
+            source,
+        })
+    }
+
+    async fn copy(&self, copy: &Copy, tree: Tree, at: &StepRef) -> Result<(), BuildError> {
+        let origin = self.origin(copy, at).await?;
+        let owner = match &copy.chown {
+            Some(chown) => Some(owner(&tree, chown).map_err(|reason| BuildError::Step { at: at.clone(), reason })?),
+            None => None,
+        };
+        let copy = copy.clone();
+        let copied = tokio::task::spawn_blocking(move || {
+            let tree = Root::new(tree.into_fd());
+            copy::apply(&tree, origin.as_deref(), &copy, owner)
+        });
+        copied.await.map_err(|_| BuildError::TaskDied)?.map_err(|error| copy_error(at, error))
+    }
+
+    fn directory_exists(
+        &self,
+        parent: Option<&Arc<Snapshot>>,
+        mkdir: &Mkdir,
+        at: &StepRef,
+    ) -> Result<bool, BuildError> {
+        let tree = self
+            .node
+            .snapshots
+            .tree(parent)
+            .map_err(|source| BuildError::Snapshot { at: at.clone(), source })?;
+        let root = Root::new(tree.into_fd());
+        Ok(is_directory(&root, &mkdir.path))
+    }
+
+    fn mkdir(&self, mkdir: &Mkdir, tree: &Tree, at: &StepRef) -> Result<(), BuildError> {
+        use std::os::fd::AsFd;
+        let user = runtime::user::resolve_user(tree.as_fd(), &mkdir.user)
+            .map_err(|error| BuildError::Step { at: at.clone(), reason: error.to_string() })?;
+        make_directory(tree, &mkdir.path, Owner { uid: user.uid, gid: user.gid }).map_err(|source| {
+            BuildError::StepIo { at: at.clone(), action: format!("make the directory {}", mkdir.path), source }
+        })
+    }
+}
+
+/// Makes a directory and its parents in a tree, links followed inside it.
+pub(super) fn make_directory(tree: &Tree, path: &str, owner: Owner) -> std::io::Result<()> {
+    use rustix::fs::{Gid, Uid};
+    let root = Root::new(tree.try_clone()?.into_fd());
+    let path = root.resolve(Path::new(path), true)?;
+    let made = root.make_dirs(&path, 0o755, |_, dir| {
+        Ok(rustix::fs::fchown(dir, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?)
+    });
+    made.map(drop)
+}
+
+fn is_directory(root: &Root, path: &str) -> bool {
+    let resolved = root.resolve(Path::new(path), true);
+    resolved
+        .and_then(|path| root.stat(&path))
+        .is_ok_and(|stat| stat.is_some_and(|stat| file_type(&stat) == rustix::fs::FileType::Directory))
+}
+
+/// `--chown`'s `user[:group]`; a user without a group has the group of the same number or name, as in Docker.
+fn owner(tree: &Tree, chown: &str) -> Result<Owner, String> {
+    use std::os::fd::AsFd;
+    let user = runtime::user::resolve_user(tree.as_fd(), chown).map_err(|error| error.to_string())?;
+    Ok(Owner { uid: user.uid, gid: user.gid })
+}
+
+/// The part of a descriptor that a cache record keeps.
+pub(super) fn with_time(mut descriptor: Descriptor, time: Option<i64>) -> Descriptor {
+    if let Some(time) = time {
+        descriptor.annotations.insert(super::state::LAYER_TIME_ANNOTATION.to_owned(), time.to_string());
+    }
+    descriptor
+}
