@@ -5,7 +5,7 @@
 
 use std::error::Error;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
@@ -21,7 +21,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runs: usize = arguments.get(1).map_or(Ok(100), |text| text.parse())?;
     let interleaved = arguments.get(2).is_some_and(|mode| mode == "step");
     let zygote = runtime::Zygote::spawn()?;
-    let scratch = PathBuf::from(format!("/tmp/run-true-{}", std::process::id()));
+    // Beside the root: making an overlay on a busy disk can take longer than the step.
+    let parent = Path::new(rootfs).parent().unwrap_or(Path::new("/"));
+    let scratch = parent.join(format!("run-true-{}", std::process::id()));
     let (kind, network) = if bridge {
         let resolver = runtime::network::Resolver::of_this_machine();
         let config = runtime::network::BridgeConfig {

@@ -30,7 +30,7 @@ pub use network::NetworkHandle;
 pub use probe::{MissingPermission, MissingPermissions, probe};
 pub use spec::{
     Capability, Cgroup, DEFAULT_CAPABILITIES, DEFAULT_HOSTNAME, DEFAULT_PATH, Mount, MountKind, Network,
-    Rlimit, RlimitKind, Spec, User,
+    Rlimit, RlimitKind, Seccomp, Spec, User,
 };
 pub use step::{Stdio, Step};
 pub use zygote::{Zygote, zygote_main};

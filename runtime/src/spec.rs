@@ -61,6 +61,7 @@ pub struct Spec {
     /// None: the process namespace alone holds the tree.
     pub cgroup: Option<Cgroup>,
     pub shm_size_bytes: u64,
+    pub seccomp: Seccomp,
 }
 
 impl Spec {
@@ -97,6 +98,7 @@ impl Spec {
             readonly_paths: owned(READONLY_PATHS),
             cgroup: Some(Cgroup::default()),
             shm_size_bytes: DEFAULT_SHM_SIZE_BYTES,
+            seccomp: Seccomp::Default,
         }
     }
 }
@@ -132,6 +134,15 @@ pub enum Network {
     None,
     /// A namespace with one address on this worker's bridge: out through NAT, nothing of the host.
     Bridge,
+}
+
+/// Which system calls are refused whatever the capabilities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Seccomp {
+    /// New namespaces, mounts, keys, VM sockets and kernel interfaces with a history.
+    Default,
+    Unconfined,
 }
 
 /// A mount over a path that exists in the root.

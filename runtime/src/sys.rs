@@ -175,6 +175,40 @@ pub(crate) fn reset_signals() {
 const SIGNALS: libc::c_int = 64;
 const SIGNAL_SET_BYTES: usize = 8;
 
+/// One instruction of a system call filter: `struct sock_filter`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) if_true: u8,
+    pub(crate) if_false: u8,
+    pub(crate) value: u32,
+}
+
+/// Applies a filter to the calling thread and what it starts, for good.
+pub(crate) fn load_filter(program: &[Instruction]) -> io::Result<()> {
+    const SECCOMP_SET_MODE_FILTER: libc::c_uint = 1;
+    /// `struct sock_fprog`.
+    #[repr(C)]
+    struct Program {
+        length: libc::c_ushort,
+        instructions: *const Instruction,
+    }
+    let length = libc::c_ushort::try_from(program.len()).map_err(io::Error::other)?;
+    let program = Program {
+        length,
+        instructions: program.as_ptr(),
+    };
+    // SAFETY: `program` and its instructions, which have the kernel's layout and the length it is told, outlive
+    // the call; the kernel checks and copies them.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &raw const program) };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Leaves the session keyring of the caller: keys of the host are not the step's business.
 pub(crate) fn join_new_session_keyring() -> io::Result<()> {
     const KEYCTL_JOIN_SESSION_KEYRING: libc::c_int = 1;

@@ -9,13 +9,14 @@
 //! 3. Pivot: from here on no path leads out of the root.
 //! 4. Standard streams, limits; close every other descriptor before the working directory is entered, so that
 //!    it can't be one of them (CVE-2024-21626).
-//! 5. User and capabilities, signals, execute.
+//! 5. System call filter (needs CAP_SYS_ADMIN), user and capabilities, signals, execute.
 
 mod command;
 mod devices;
 pub(crate) mod filesystem;
 mod identity;
 mod root;
+mod seccomp;
 
 use std::io::{self, Write};
 use std::mem::ManuallyDrop;
@@ -30,7 +31,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use root::open_bind;
 
 use crate::network::link;
-use crate::{Exit, Spec, sys};
+use crate::{Exit, Seccomp, Spec, sys};
 
 /// What a child starts with.
 pub(crate) struct Inputs {
@@ -140,6 +141,10 @@ fn set_up(inputs: Prepared, report: &OwnedFd) -> Result<std::convert::Infallible
     attach_streams(&spec, streams)?;
     identity::set_limits(&spec)?;
     sys::close_all_but(3, report.as_raw_fd()).named("close descriptors", "close_range")?;
+    if spec.seccomp == Seccomp::Default {
+        // Only with no_new_privs could this be done after dropping rights, and then sudo wouldn't work.
+        seccomp::load().named("filter system calls", "seccomp")?;
+    }
     enter_directory(&spec, || identity::assume(&spec))?;
     sys::reset_signals();
     // A change of user clears it.

@@ -157,5 +157,5 @@ pub(crate) fn field<'a>(status: &'a str, name: &str) -> &'a str {
     line.unwrap_or_else(|| panic!("no {name} in {status}")).trim()
 }
 
-const APPLETS: &str = "sh cat echo id ls stat head sleep true false kill mount umount mknod ps nslookup nc printf ping df sed ip \
+const APPLETS: &str = "sh cat echo id ls stat head sleep true false kill mount umount mknod ps nslookup nc printf ping df sed unshare ip \
     readlink grep hostname touch mkdir rm ln cp chmod chown setsid env pwd dd wc sort su test hexdump tail";

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::fixture::{Image, shell};
+use runtime::Seccomp;
+
+use crate::fixture::{Image, field, shell};
 
 #[test]
 fn namespaces_are_its_own() {
@@ -52,6 +54,18 @@ fn devices_are_the_six_and_others_cant_be_opened() {
             "{outcome:?}"
         );
     }
+}
+
+#[test]
+fn system_calls_for_new_rights_are_refused() {
+    let image = Image::new();
+    let script = "unshare -U true || echo refused; unshare -n true || echo refused; cat /proc/self/status";
+    let outcome = image.sh(script);
+    assert!(outcome.stdout.starts_with("refused\nrefused\n"), "{outcome:?}");
+    assert_eq!(field(&outcome.stdout, "Seccomp"), "2");
+    let mut spec = shell("unshare -U true && echo done");
+    spec.seccomp = Seccomp::Unconfined;
+    assert_eq!(image.run(&spec).stdout, "done\n");
 }
 
 /// Attributes by mount point, as the command sees them; later mounts cover earlier ones.
