@@ -1,8 +1,9 @@
 //! /dev: an own tmpfs with six devices, pseudo-terminals, shared memory and message queues.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{FileType, Mode, OFlags};
 
 use super::filesystem::{self, Attributes, Links};
 use super::root::{New, mount_directory};
@@ -20,7 +21,8 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "ptmx"),
 ];
 
-pub(super) fn build(root: BorrowedFd<'_>, shm_size_bytes: u64) -> Result<(), SetupError> {
+/// Returns /dev itself.
+pub(super) fn build(root: BorrowedFd<'_>, shm_size_bytes: u64) -> Result<OwnedFd, SetupError> {
     const STEP: &str = "fill /dev";
     let plain = Attributes::NOSUID | Attributes::NODEV | Attributes::NOEXEC;
     let options = [("mode", "755"), ("size", DEV_SIZE)];
@@ -50,11 +52,34 @@ pub(super) fn build(root: BorrowedFd<'_>, shm_size_bytes: u64) -> Result<(), Set
     below(&dev, "pts", ("devpts", &terminals, without_exec))?;
     below(&dev, "mqueue", ("mqueue", &[], plain))?;
     let size = shm_size_bytes.to_string();
-    below(
-        &dev,
-        "shm",
-        ("tmpfs", &[("mode", "1777"), ("size", &size)], plain),
-    )
+    let shm = [("mode", "1777"), ("size", &*size)];
+    below(&dev, "shm", ("tmpfs", &shm, plain))?;
+    Ok(dev)
+}
+
+/// Makes what `source` can be mounted on at a path below /dev, which no image has files in.
+pub(super) fn make_place(dev: &OwnedFd, path: &str, source: &OwnedFd) -> io::Result<()> {
+    let is_directory = FileType::from_raw_mode(rustix::fs::fstat(source)?.st_mode) == FileType::Directory;
+    let (directories, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let mut at = rustix::io::fcntl_dupfd_cloexec(dev, 3)?;
+    for directory in directories.split('/').filter(|directory| !directory.is_empty()) {
+        make_directory(&at, directory)?;
+        // Not followed, and "..", which can't be made, not reached.
+        at = filesystem::place(at.as_fd(), directory, Links::Refused)?;
+    }
+    if is_directory {
+        return Ok(make_directory(&at, name)?);
+    }
+    let flags = OFlags::CREATE | OFlags::NOFOLLOW | OFlags::WRONLY | OFlags::CLOEXEC;
+    rustix::fs::openat(&at, name, flags, Mode::from_raw_mode(0o644))?;
+    Ok(())
+}
+
+fn make_directory(at: &OwnedFd, name: &str) -> rustix::io::Result<()> {
+    match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(0o755)) {
+        Err(rustix::io::Errno::EXIST) => Ok(()),
+        result => result,
+    }
 }
 
 /// Mounts a new file system over a new directory of /dev.

@@ -60,8 +60,8 @@ pub(super) fn build(
     if show_cgroup_v2 {
         mount_directory(root, "/sys/fs/cgroup", ("cgroup2", &[], read_only))?;
     }
-    devices::build(root, spec.shm_size_bytes)?;
-    mount_others(root, &spec.mounts, binds)?;
+    let dev = devices::build(root, spec.shm_size_bytes)?;
+    mount_others(root, &dev, &spec.mounts, binds)?;
     for path in &spec.readonly_paths {
         make_read_only(root, path).named("make a path read-only", path)?;
     }
@@ -100,13 +100,15 @@ pub(super) fn mount_directory(root: BorrowedFd<'_>, path: &str, new: New<'_>) ->
     Ok(mount)
 }
 
-fn mount_others(root: BorrowedFd<'_>, mounts: &[Mount], binds: Vec<OwnedFd>) -> Result<(), SetupError> {
+fn mount_others(
+    root: BorrowedFd<'_>,
+    dev: &OwnedFd,
+    mounts: &[Mount],
+    binds: Vec<OwnedFd>,
+) -> Result<(), SetupError> {
     let mut binds = binds.into_iter();
     for mount in mounts {
         let step = format!("mount {}", mount.destination);
-        let place = filesystem::place(root, &mount.destination, Links::InRoot)
-            .named(&step, "the image has nothing to mount it on")?;
-        refuse_kernel_places(root, &place).named(&step, "nothing may be mounted there")?;
         let source = match &mount.kind {
             MountKind::Bind { .. } => binds
                 .next()
@@ -119,6 +121,12 @@ fn mount_others(root: BorrowedFd<'_>, mounts: &[Mount], binds: Vec<OwnedFd>) -> 
                     .named(&step, "tmpfs")?
             }
         };
+        if let Some(path) = mount.destination.strip_prefix("/dev/") {
+            devices::make_place(dev, path, &source).named(&step, "could not make a place for it")?;
+        }
+        let place = filesystem::place(root, &mount.destination, Links::InRoot)
+            .named(&step, "the image has nothing to mount it on")?;
+        refuse_kernel_places(root, &place).named(&step, "nothing may be mounted there")?;
         filesystem::attach(&source, &place).named(&step, "move_mount")?;
     }
     Ok(())

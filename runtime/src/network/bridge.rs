@@ -34,6 +34,7 @@ pub struct BridgeConfig {
 #[derive(Debug)]
 pub struct Bridge {
     name: String,
+    index: i32,
     subnet: Prefix,
     /// None only while dropping: its thread has to end before the device is removed.
     pool: Option<Pool>,
@@ -53,6 +54,7 @@ impl Bridge {
         // From here on dropping `bridge` removes what was made.
         let mut bridge = Self {
             name,
+            index,
             subnet,
             pool: None,
         };
@@ -100,6 +102,10 @@ impl Drop for Bridge {
         let removed = Socket::route()
             .during("open a netlink socket")
             .and_then(|mut socket| {
+                if link::index_of(&mut socket, &self.name).ok() != Some(self.index) {
+                    // A later one with the same id has replaced it, after our zygote died perhaps.
+                    return Ok(());
+                }
                 let mut netfilter = Socket::netfilter().during("open a netfilter socket")?;
                 remove(&mut socket, &mut netfilter, &self.name)
             });

@@ -271,10 +271,12 @@ fn a_bridge_is_removed_and_a_stale_one_replaced() {
     let bridge = Bridge::start(&config("runtime-tests-stale")).unwrap();
     let name = bridge.name().to_owned();
     assert_eq!((exists(&name).0, exists(&name).1), (true, true));
-    // As if the worker had been killed: nothing of it is dropped.
-    std::mem::forget(bridge);
+    // As if the worker had been killed: nothing of it has been dropped.
     let again = Bridge::start(&config("runtime-tests-stale")).unwrap();
     assert_eq!(again.name(), name);
+    // Its end takes nothing from the one in its place.
+    drop(bridge);
+    assert_eq!((exists(&name).0, exists(&name).1), (true, true));
     let outcome = Image::new().run_on(
         &on_bridge("cat /proc/net/route | wc -l"),
         &NetworkHandle::bridge(again.clone()),

@@ -225,6 +225,23 @@ fn files_are_mounted_over_the_images_also_over_links() {
 }
 
 #[test]
+fn below_dev_places_are_made() {
+    let image = Image::new();
+    // Not held open: a file that could be written isn't executed.
+    let script = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+    fs::write(&script, "#!/bin/sh\necho $0\n").unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    let mut spec = Spec::run_step(vec!["/dev/pipes/EOF".into()], vec![], "/", User::root());
+    spec.mounts = vec![Mount::bind(&script, "/dev/pipes/EOF", true)];
+    assert_eq!(image.run(&spec).stdout, "/dev/pipes/EOF\n");
+    for destination in ["/dev/../etc/new", "/dev/pts/../../etc/new", "/dev/fd/9"] {
+        spec.mounts = vec![Mount::bind(&script, destination, true)];
+        assert_eq!(image.run(&spec).exit.code(), 125, "{destination}");
+        assert!(!image.upper(0).join("etc/new").exists(), "{destination}");
+    }
+}
+
+#[test]
 fn a_mount_without_a_place_is_a_named_error() {
     let image = Image::new();
     fs::remove_file(image.path("etc/hosts")).unwrap();
