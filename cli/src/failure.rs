@@ -77,6 +77,10 @@ fn describe(error: &anyhow::Error) -> String {
         if Some(text.as_str()) != hint && !parts.iter().any(|part| part.contains(&text)) {
             parts.push(text);
         }
+        // What lies below says the same in a library's words.
+        if cause.is::<client::Error>() {
+            break;
+        }
     }
     let message = format!("error: {}", parts.join(": "));
     match hint {

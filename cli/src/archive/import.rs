@@ -91,7 +91,7 @@ fn open(path: &Path) -> anyhow::Result<(Box<dyn Read + Send>, Option<u64>)> {
     let metadata = file
         .metadata()
         .with_context(|| format!("cannot read {}", path.display()))?;
-    let size = metadata.is_file().then(|| metadata.len());
+    let size = metadata.is_file().then_some(metadata.len());
     Ok((Box::new(file), size))
 }
 

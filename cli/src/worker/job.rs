@@ -40,7 +40,7 @@ pub(crate) async fn run(worker: &Worker, job: Job, stop: CancellationToken) {
     match &outcome {
         BuildOutcome::Succeeded { digest, .. } => tracing::info!(build = id, %digest, "build succeeded"),
         BuildOutcome::Failed { kind, message, .. } => {
-            tracing::info!(build = id, kind, message, "build failed")
+            tracing::info!(build = id, kind, message, "build failed");
         }
         BuildOutcome::Cancelled => tracing::info!(build = id, "build cancelled"),
     }

@@ -20,6 +20,8 @@ use anyhow::{Context as _, bail};
 use builder::exec::{Node, NodeConfig};
 use client::api::{LeaseRequest, WORKER_SOCKET_ENV, WORKER_STATE_ENV, WORKER_TOKEN_ENV};
 use client::api_client::Api;
+use rustix::process::Signal;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -56,6 +58,9 @@ pub(crate) struct Worker {
 
 pub(crate) fn run() -> anyhow::Result<()> {
     let assignment = Assignment::from_env()?;
+    // A worker without its server would only hold the state directory. The server starts it from a thread that lives as
+    // long as itself.
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the server")?;
     std::fs::create_dir_all(&assignment.state_dir).with_context(|| {
         format!(
             "cannot make the worker's directory {}",
@@ -122,7 +127,7 @@ async fn work(assignment: Assignment) -> anyhow::Result<()> {
     let state_dir = assignment.state_dir.clone();
     let node = tokio::task::spawn_blocking(move || {
         context::clear(&state_dir)?;
-        Node::open(NodeConfig::new(&state_dir)).context("cannot open the builder's directory")
+        Node::open(&NodeConfig::new(&state_dir)).context("cannot open the builder's directory")
     });
     let worker = Arc::new(Worker {
         api: Api::unix(&assignment.socket, &assignment.token)?,
@@ -133,7 +138,11 @@ async fn work(assignment: Assignment) -> anyhow::Result<()> {
     tracing::info!(state_dir = %worker.state_dir.display(), "worker ready");
     let stop = CancellationToken::new();
     let mut jobs = JoinSet::new();
-    let leased = lease_until_gone(&worker, &lease, &mut jobs, &stop).await;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let leased = tokio::select! {
+        leased = lease_until_gone(&worker, &lease, &mut jobs, &stop) => leased,
+        _ = terminate.recv() => Ok(()),
+    };
     stop.cancel();
     while let Some(ended) = jobs.join_next().await {
         note_panic(ended);
