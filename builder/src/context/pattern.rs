@@ -83,10 +83,12 @@ impl Pattern {
                     let slash = chars.next_if_eq(&'/').is_some();
                     if chars.peek().is_none() || (tokens.is_empty() && !slash) {
                         tokens.push(Token::Anything);
-                    } else {
+                    } else if tokens.last() != Some(&Token::Directories) {
                         tokens.extend([Token::MaybeDirectories, Token::Directories]);
                     }
                 }
+                // Runs of stars are one: states are entered recursively, a step for each.
+                '*' if tokens.last() == Some(&Token::Star) => {}
                 '*' => tokens.push(Token::Star),
                 '?' => tokens.push(Token::One),
                 '[' => tokens.push(class(&mut chars)?),
@@ -268,5 +270,10 @@ mod tests {
     fn many_stars_take_no_exponential_time() {
         let pattern = Pattern::parse_deep(&"**/*a".repeat(40)).unwrap();
         assert!(!pattern.matches(&"a/".repeat(2000)));
+        for long in ["*", "**/", "**", "***/"] {
+            let pattern = Pattern::parse_deep(&long.repeat(20_000)).unwrap();
+            pattern.matches("a/b");
+        }
+        assert!(Pattern::parse(&"*".repeat(60_000)).unwrap().matches("ab"));
     }
 }

@@ -5,6 +5,9 @@ use std::ops::Range;
 
 use super::Span;
 
+/// More errors at once help nobody.
+const MAX_ERRORS: usize = 20;
+
 /// One error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Diagnostic {
@@ -55,6 +58,7 @@ impl Diagnostics {
     /// `Ok` if there is no error.
     pub fn check(mut errors: Vec<Diagnostic>) -> Result<(), Self> {
         errors.sort_by_key(|error| (error.span.source, error.span.start));
+        errors.truncate(MAX_ERRORS);
         if errors.is_empty() {
             Ok(())
         } else {

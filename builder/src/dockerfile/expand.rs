@@ -21,6 +21,8 @@ pub struct Expander {
     pub keep_unset: bool,
     /// `<<` takes the blanks after it along, so that `<< EOF` is one word.
     pub join_heredocs: bool,
+    /// How much variables may bring in.
+    pub max_bytes: usize,
 }
 
 /// Finds a variable's value.
@@ -58,10 +60,15 @@ pub enum ExpandError {
     Pattern { pattern: String, source: GlobError },
     #[error("substitutions are nested too deeply")]
     Depth,
+    #[error("the expanded text is longer than {0} bytes, or takes too long to make")]
+    TooLong(usize),
 }
 
 /// How deeply `${a:-${b:-…}}` may nest.
 const MAX_DEPTH: usize = 64;
+
+/// The longest expanded word: a few lines of `ENV A=$A$A` would fill any memory.
+pub const MAX_WORD_BYTES: usize = 1 << 20;
 
 impl Expander {
     pub fn new(escape: char) -> Self {
@@ -72,6 +79,7 @@ impl Expander {
             ignore_quotes: false,
             keep_unset: false,
             join_heredocs: false,
+            max_bytes: MAX_WORD_BYTES,
         }
     }
 
@@ -82,6 +90,7 @@ impl Expander {
             lookup,
             expansion: Expansion::default(),
             depth: 0,
+            substituted: 0,
         };
         let characters = run.until(None, self.keep_escapes)?;
         let mut expansion = run.expansion;
@@ -117,6 +126,8 @@ struct Run<'a> {
     lookup: Lookup<'a>,
     expansion: Expansion,
     depth: usize,
+    /// Bytes that variables have brought in; all else is as long as the word itself.
+    substituted: usize,
 }
 
 impl Run<'_> {
@@ -232,6 +243,15 @@ impl Run<'_> {
 
     /// `$name` or `${…}`.
     fn dollar(&mut self) -> Result<String, ExpandError> {
+        let text = self.substitution()?;
+        self.substituted += text.len();
+        if self.substituted > self.rules.max_bytes {
+            return Err(ExpandError::TooLong(self.rules.max_bytes));
+        }
+        Ok(text)
+    }
+
+    fn substitution(&mut self) -> Result<String, ExpandError> {
         self.chars.next();
         if self.chars.next_if_eq(&'{').is_some() {
             return self.braces();
@@ -295,7 +315,9 @@ impl Run<'_> {
             return Ok(format!("${{{name}{slash}{pattern}/{replacement}}}"));
         }
         let glob = Glob::parse(&pattern).map_err(|source| ExpandError::Pattern { pattern, source })?;
-        Ok(glob.replace(&value.unwrap_or_default(), &replacement, all))
+        let limit = self.rules.max_bytes;
+        glob.replace(&value.unwrap_or_default(), &replacement, all, limit)
+            .ok_or(ExpandError::TooLong(limit))
     }
 
     /// A variable's name: digits, one of the shell's special parameters, or letters, digits and `_`.

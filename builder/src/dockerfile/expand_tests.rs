@@ -163,3 +163,17 @@ fn the_escape_character_can_be_a_backtick() {
     let expansion = Expander::new('`').expand(r"`$A \x $A", &lookup).unwrap();
     assert_eq!(expansion.text, r"$A \x hello");
 }
+
+#[test]
+fn expansion_has_limits() {
+    let big = |name: &str| (name == "B").then(|| "x".repeat(MAX_WORD_BYTES / 2));
+    let expander = Expander::new('\\');
+    assert!(expander.expand("$B$B", &big).is_ok());
+    for word in ["$B$B$B", "${B//x/xxx}", "${U:-$B$B$B}"] {
+        assert_eq!(
+            expander.expand(word, &big),
+            Err(ExpandError::TooLong(MAX_WORD_BYTES)),
+            "{word}"
+        );
+    }
+}

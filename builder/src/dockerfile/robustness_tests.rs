@@ -218,6 +218,8 @@ fn the_whole_language_parses() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn any_text_is_survived(text in "(?s).{0,200}") {
         survive(&text);

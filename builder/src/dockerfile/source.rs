@@ -2,6 +2,9 @@
 
 use super::diagnostic::{Diagnostic, Place};
 
+/// The longest part of a line that a message shows.
+const EXCERPT_BYTES: usize = 160;
+
 /// Where a text stands in its source: byte offsets and the first line, from 1.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
@@ -68,6 +71,7 @@ impl Source {
     /// A message about a place.
     pub fn diagnose(&self, span: Span, message: impl Into<String>) -> Diagnostic {
         let (line_start, line) = self.line(span.line);
+        let (line_start, line) = window(line_start, line, span.start);
         let clamp = |offset: usize| offset.saturating_sub(line_start).min(line.len());
         Diagnostic {
             span,
@@ -80,6 +84,18 @@ impl Source {
             }),
         }
     }
+}
+
+/// Cuts a long line down to what can be read, around an offset.
+fn window(line_start: usize, line: &str, offset: usize) -> (usize, &str) {
+    if line.len() <= EXCERPT_BYTES {
+        return (line_start, line);
+    }
+    let boundary = |at: usize| (0..=at).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
+    let before = offset.saturating_sub(line_start).min(line.len());
+    let start = boundary(before.saturating_sub(EXCERPT_BYTES / 4));
+    let end = boundary((start + EXCERPT_BYTES).min(line.len()));
+    (line_start + start, &line[start..end])
 }
 
 #[cfg(test)]
@@ -96,5 +112,23 @@ mod tests {
         assert_eq!(source.line(2), (4, "cd"));
         assert_eq!(source.line(9), (7, ""));
         assert_eq!(source.line(0), (7, ""));
+    }
+
+    #[test]
+    fn messages_show_a_part_of_a_long_line() {
+        let text = format!("{}here{}", "ä".repeat(1000), "ö".repeat(1000));
+        let source = Source::new(0, "f", text);
+        let error = source.diagnose(source.span(2000, 2004), "x");
+        let place = error.place.as_ref();
+        assert!(place.excerpt.len() <= EXCERPT_BYTES);
+        assert_eq!(&place.excerpt[place.caret.clone()], "here");
+        let short = Source::new(0, "f", "short").diagnose(
+            Span {
+                line: 1,
+                ..Span::default()
+            },
+            "x",
+        );
+        assert_eq!(short.place.excerpt, "short");
     }
 }

@@ -15,7 +15,14 @@ enum Token {
 pub enum GlobError {
     #[error("invalid escape `\\{0}`")]
     Escape(String),
+    #[error("it is longer than {MAX_TOKENS} characters")]
+    TooLong,
 }
+
+/// The longest pattern, so that matching stays quick.
+const MAX_TOKENS: usize = 1024;
+/// Characters times tokens that one replacement may look at.
+const MAX_WORK: usize = 1 << 28;
 
 impl Glob {
     /// `\*`, `\?` and `\\` stand for themselves. `\}` and `\/` are escaped for `${…}`, not for the pattern.
@@ -23,7 +30,11 @@ impl Glob {
         let mut tokens = Vec::new();
         let mut chars = text.chars();
         while let Some(c) = chars.next() {
+            if tokens.len() == MAX_TOKENS {
+                return Err(GlobError::TooLong);
+            }
             tokens.push(match c {
+                '*' if tokens.last() == Some(&Token::Many) => continue,
                 '*' => Token::Many,
                 '?' => Token::One,
                 '\\' => match chars.next() {
@@ -39,7 +50,7 @@ impl Glob {
     /// The value without the shortest or longest beginning that matches.
     pub fn trim_start(&self, value: &str, longest: bool) -> String {
         let chars: Vec<char> = value.chars().collect();
-        let ends = self.ends(&chars);
+        let (ends, _) = self.ends(&chars);
         let end = if longest { ends.last() } else { ends.first() };
         chars[end.copied().unwrap_or(0)..].iter().collect()
     }
@@ -52,14 +63,21 @@ impl Glob {
         rest.chars().rev().collect()
     }
 
-    /// Replaces the first match, or each; the longest at a place.
-    pub fn replace(&self, value: &str, replacement: &str, all: bool) -> String {
+    /// Replaces the first match, or each; the longest at a place. `None`: the result is longer than the limit,
+    /// or too much work.
+    pub fn replace(&self, value: &str, replacement: &str, all: bool, max_bytes: usize) -> Option<String> {
         let chars: Vec<char> = value.chars().collect();
         let mut out = String::new();
         let mut at = 0;
         let mut previous_end = None;
+        let mut work = 0;
         while at <= chars.len() {
-            let end = self.ends(&chars[at..]).last().map(|length| at + length);
+            if out.len() > max_bytes || work > MAX_WORK {
+                return None;
+            }
+            let (ends, looked_at) = self.ends(&chars[at..]);
+            work += looked_at * self.0.len();
+            let end = ends.last().map(|length| at + length);
             match end {
                 // An empty match right after another one is none.
                 Some(end) if end > at || previous_end != Some(at) => {
@@ -67,7 +85,7 @@ impl Glob {
                     previous_end = Some(end);
                     if !all {
                         out.extend(&chars[end..]);
-                        return out;
+                        return Some(out);
                     }
                     if end > at {
                         at = end;
@@ -79,11 +97,11 @@ impl Glob {
             out.extend(chars.get(at));
             at += 1;
         }
-        out
+        Some(out)
     }
 
-    /// Where a match that begins at the start can end, ascending.
-    fn ends(&self, chars: &[char]) -> Vec<usize> {
+    /// Where a match that begins at the start can end, ascending; and how many characters it took to know.
+    fn ends(&self, chars: &[char]) -> (Vec<usize>, usize) {
         let accepting = self.0.len();
         let mut states = vec![false; accepting + 1];
         enter(&self.0, &mut states, 0);
@@ -92,7 +110,9 @@ impl Glob {
             if states[accepting] {
                 ends.push(position);
             }
-            let Some(&c) = chars.get(position) else { break };
+            let Some(&c) = chars.get(position).filter(|_| states.contains(&true)) else {
+                return (ends, position);
+            };
             let mut next = vec![false; accepting + 1];
             for (index, token) in self.0.iter().enumerate().filter(|(index, _)| states[*index]) {
                 match token {
@@ -104,7 +124,7 @@ impl Glob {
             }
             states = next;
         }
-        ends
+        (ends, chars.len())
     }
 }
 

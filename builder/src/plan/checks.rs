@@ -75,3 +75,12 @@ pub(super) fn base_platform(
     );
     Some(warning("InvalidBaseImagePlatform", message, span))
 }
+
+/// `--link` is accepted, since it only says how a layer may be reused; but links in the destination are followed.
+pub(super) fn link(span: Span) -> Warning {
+    Warning {
+        code: None,
+        message: "--link is done as a plain copy: its layer is not reused on another base".to_owned(),
+        span,
+    }
+}

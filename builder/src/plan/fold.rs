@@ -3,12 +3,14 @@
 //! Each statement sees the variables as they were before it. The fold changes the configuration and appends steps; it
 //! goes on after an error, so that all of a stage's errors are told at once.
 
+use std::cell::Cell;
+
 use oci::ContainerConfig;
 
 use crate::dockerfile::expand::{Expander, Expansion};
 use crate::dockerfile::statement::{Argument, Command, Kind, Statement};
 use crate::dockerfile::suggest::nearest;
-use crate::dockerfile::{Diagnostic, Pair, Word};
+use crate::dockerfile::{Diagnostic, Pair, Span, Word};
 
 use super::outline::Outline;
 use super::sources::Sources;
@@ -19,6 +21,12 @@ use super::{
 
 /// The PATH of images that set none.
 pub(super) const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How much text a plan's expanded words and environments may be in all: variables that hold each other, or a long
+/// environment and many RUNs, would fill any memory.
+pub(super) const MAX_PLAN_BYTES: usize = 64 << 20;
+/// The longest environment of a RUN; no kernel would take one as long as that with its arguments.
+const MAX_ENVIRONMENT_BYTES: usize = 1 << 20;
 
 /// What a stage hands on to those built on it.
 #[derive(Clone, Debug, Default)]
@@ -43,6 +51,8 @@ pub(super) struct Shared<'a> {
     pub sources: &'a Sources,
     /// The number in the plan of each stage of the outline.
     pub ids: &'a [Option<StageId>],
+    /// Bytes that the plan has come to.
+    pub spent: &'a Cell<usize>,
 }
 
 /// The fold.
@@ -159,6 +169,26 @@ impl Fold<'_> {
         });
     }
 
+    /// Counts text that becomes part of the plan.
+    pub(super) fn spend(&self, bytes: usize, span: Span) -> Result<(), Diagnostic> {
+        let spent = self.shared.spent.get().saturating_add(bytes);
+        self.shared.spent.set(spent);
+        if spent > MAX_PLAN_BYTES {
+            let message =
+                format!("with all variables expanded, the build is larger than {MAX_PLAN_BYTES} bytes");
+            return Err(self.shared.sources.diagnose(span, message));
+        }
+        Ok(())
+    }
+
+    fn check_environment(&self, span: Span) -> Result<(), Diagnostic> {
+        if self.state.env.bytes() > MAX_ENVIRONMENT_BYTES {
+            let message = format!("ENV and ARG together are longer than {MAX_ENVIRONMENT_BYTES} bytes");
+            return Err(self.shared.sources.diagnose(span, message));
+        }
+        Ok(())
+    }
+
     pub(super) fn config_step(&mut self, statement: &Statement, created_by: String) {
         self.step(statement, Operation::Config, created_by);
     }
@@ -176,6 +206,7 @@ impl Fold<'_> {
         let expansion = expander
             .expand(&word.raw, &|name| self.state.env.get(name).map(str::to_owned))
             .map_err(|error| self.shared.sources.diagnose(word.span, error.to_string()))?;
+        self.spend(expansion.text.len(), word.span)?;
         for name in &expansion.unset {
             let declared = self.state.arguments.iter().any(|(argument, _)| argument == name);
             if !declared {
@@ -195,7 +226,7 @@ impl Fold<'_> {
             created_by.push_str(&format!(" {name}={value}"));
         }
         self.config_step(statement, created_by);
-        Ok(())
+        self.check_environment(statement.instruction.span)
     }
 
     fn label(&mut self, statement: &Statement, pairs: &[Pair]) -> Result<(), Diagnostic> {
@@ -237,7 +268,7 @@ impl Fold<'_> {
             self.state.arguments.push((name.clone(), value));
         }
         self.config_step(statement, format!("ARG {}", texts.join(" ")));
-        Ok(())
+        self.check_environment(statement.instruction.span)
     }
 
     fn workdir(&mut self, statement: &Statement, word: &Word) -> Result<(), Diagnostic> {

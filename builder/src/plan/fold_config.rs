@@ -8,6 +8,9 @@ use crate::dockerfile::{Diagnostic, Word};
 use super::fold::Fold;
 use super::{checks, history, ports, signal};
 
+/// What a port takes in a plan, about.
+const PORT_BYTES: usize = 100;
+
 impl Fold<'_> {
     pub(super) fn expose(&mut self, statement: &Statement, words: &[Word]) -> Result<(), Diagnostic> {
         let mut exposed = Vec::new();
@@ -20,6 +23,7 @@ impl Fold<'_> {
                         .maybe_help(error.help)
                 })?;
                 self.warnings.extend(checks::exposed(&text, word.span));
+                self.spend(found.len() * PORT_BYTES, word.span)?;
                 exposed.extend(found);
             }
         }

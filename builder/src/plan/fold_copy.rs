@@ -6,7 +6,10 @@ use crate::dockerfile::{Diagnostic, Word};
 
 use super::fold::Fold;
 use super::outline::Origin;
-use super::{Chmod, Copy, CopyFrom, InlineFile, Operation, Remote, chmod, paths};
+use super::{Chmod, Copy, CopyFrom, InlineFile, Operation, Remote, checks, chmod, paths};
+
+/// How much variables may bring into a heredoc's body.
+const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// What the sources of a COPY turn out to be.
 #[derive(Default)]
@@ -62,6 +65,9 @@ impl Fold<'_> {
             parents: copy.parents,
             exclude,
         });
+        if copy.link {
+            self.warnings.push(checks::link(statement.instruction.span));
+        }
         self.step(statement, operation, created_by);
         Ok(())
     }
@@ -138,6 +144,7 @@ impl Fold<'_> {
         let data = if heredoc.head.expand {
             let expander = Expander {
                 ignore_quotes: true,
+                max_bytes: MAX_BODY_BYTES,
                 ..Expander::new('\\')
             };
             let body = Word {

@@ -32,6 +32,8 @@ impl Fold<'_> {
             &[("sandbox", Security::Sandbox), ("insecure", Security::Insecure)],
         )?;
         let created_by = format!("RUN {} # buildkit", self.command_line(&args));
+        let history = created_by.len();
+        self.spend(history + self.state.env.bytes(), statement.instruction.span)?;
         let operation = Operation::Run(Run {
             args,
             env: self.state.env.to_vec(),

@@ -21,6 +21,7 @@ mod supported;
 mod types;
 mod variables;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use oci::{ImageConfig, Platform};
@@ -143,6 +144,7 @@ impl Planner {
             outline: &self.outline,
             sources,
             ids: &ids,
+            spent: &Cell::new(0),
         };
         let mut states: BTreeMap<usize, State> = BTreeMap::new();
         let mut warnings = self.warnings.clone();

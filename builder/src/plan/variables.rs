@@ -34,6 +34,11 @@ impl Variables {
         self.0.iter().map(|(name, _)| name.as_str())
     }
 
+    /// Names and values together.
+    pub(super) fn bytes(&self) -> usize {
+        self.0.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     pub(super) fn to_vec(&self) -> Vec<(String, String)> {
         self.0.clone()
     }

@@ -195,7 +195,12 @@ impl Lowering<'_> {
     }
 
     fn copy_source(&self, word: &Word) -> Result<CopySource, Diagnostic> {
-        let Ok(Some(head)) = heredoc::parse(&word.raw) else {
+        // The JSON form has no heredocs.
+        let head = match &self.instruction.arguments {
+            Arguments::Words(_) => heredoc::parse(&word.raw).ok().flatten(),
+            _ => None,
+        };
+        let Some(head) = head else {
             return Ok(CopySource::Path(word.clone()));
         };
         self.instruction

@@ -152,3 +152,12 @@ fn undefined_variables_are_remarked() {
         )]
     );
 }
+
+#[test]
+fn variables_that_grow_without_end_are_stopped() {
+    let long = format!("FROM base\nENV A={}\n", "x".repeat(60_000));
+    let error_of = |line: &str, times: usize| error(&format!("{long}{}", line.repeat(times)));
+    assert!(error_of("ENV A=$A$A\n", 8).contains("longer than"));
+    assert!(error_of("ARG A=$A$A\n", 8).contains("longer than"));
+    assert!(error_of("RUN x\n", 1_200).contains("larger than 67108864 bytes"));
+}
