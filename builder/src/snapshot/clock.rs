@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 const WAIT_LIMIT: Duration = Duration::from_millis(250);
 const WAIT_STEP: Duration = Duration::from_millis(1);
 const NANOSECONDS: i64 = 1_000_000_000;
+const MICROSECOND: i64 = 1_000;
 
 /// Hands out instants in increasing order, in nanoseconds since 1970.
 pub struct Clock {
@@ -31,15 +32,16 @@ impl Clock {
         }
     }
 
-    /// An instant for files that are given their times: later than all before, and never a whole second, so that a
-    /// time out of an archive is not taken for it.
+    /// An instant for files that are given their times: later than all before; never a whole second, so that a time out
+    /// of an archive is not taken for it; but whole microseconds, because that is what many tools (busybox's `cp -p`,
+    /// say) keep of a time they copy.
     pub fn instant(&self) -> i64 {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .map_or(0, |since| since.as_nanos() as i64);
         let later = |last: i64| {
-            let next = now.max(last + 1);
-            if next % NANOSECONDS == 0 { next + 1 } else { next }
+            let next = (now.max(last) / MICROSECOND + 1) * MICROSECOND;
+            if next % NANOSECONDS == 0 { next + MICROSECOND } else { next }
         };
         let update = self
             .last
@@ -81,7 +83,7 @@ mod tests {
         let mut last = 0;
         for _ in 0..100 {
             let next = clock.instant();
-            assert!(next > last && next % NANOSECONDS != 0);
+            assert!(next > last && next % NANOSECONDS != 0 && next % MICROSECOND == 0);
             last = next;
         }
         let start = clock.probe_past_last().unwrap();

@@ -1,0 +1,129 @@
+//! What is found again, and what makes the same digest.
+
+use crate::fixture::Fixture;
+
+const TWO_STAGES: &str = "FROM base AS tools\n\
+     RUN echo tool > /tool\n\
+     FROM base\n\
+     WORKDIR /app\n\
+     WORKDIR /etc\n\
+     COPY lib/ /app/lib/\n\
+     RUN cat /app/lib/a > /app/built\n\
+     COPY --from=tools /tool /app/tool\n\
+     COPY main /app/main\n\
+     LABEL a=b\n";
+
+fn context(fixture: &Fixture) {
+    fixture.file("lib/a", "a\n").file("lib/b", "b\n").file("main", "main\n");
+}
+
+#[tokio::test]
+async fn what_is_cached_is_neither_run_nor_unpacked() {
+    let fixture = Fixture::new();
+    context(&fixture);
+    let first = fixture.build(TWO_STAGES).await;
+    fixture.memory.take_events();
+
+    // Another machine: nothing local, everything in the registry.
+    let other = Fixture::with_memory(fixture.memory.clone());
+    context(&other);
+    let opened = other.memory.opened();
+    let second = other.build(TWO_STAGES).await;
+    assert_eq!(second.digest, first.digest);
+    assert_eq!(other.memory.opened(), opened, "no layer was read");
+    let steps = other.steps();
+    assert!(steps[..7].iter().all(|(_, what)| *what == "cached"), "{steps:?}");
+}
+
+#[tokio::test]
+async fn a_changed_file_runs_only_what_depends_on_it() {
+    let fixture = Fixture::new();
+    context(&fixture);
+    fixture.build(TWO_STAGES).await;
+    fixture.memory.take_events();
+    fixture.file("main", "changed\n");
+    let changed = fixture.build(TWO_STAGES).await;
+    let ran: Vec<usize> = fixture.steps().iter().filter(|(_, what)| *what == "run").map(|(step, _)| *step).collect();
+    assert_eq!(ran, [6, 7], "the last COPY and the LABEL");
+    assert_eq!(changed.entries(changed.layers.len() - 1).last().unwrap().content, "changed\n");
+
+    // A time or an owner in the context is no change.
+    let path = fixture.context.path().join("lib/a");
+    std::os::unix::fs::chown(&path, Some(5), Some(5)).unwrap();
+    std::fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    let again = fixture.build(TWO_STAGES).await;
+    assert_eq!(again.digest, changed.digest);
+    assert_eq!(fixture.steps().iter().filter(|(_, what)| *what == "run").count(), 1, "the LABEL");
+}
+
+#[tokio::test]
+async fn fresh_machines_make_the_same_digest() {
+    let mut digests = Vec::new();
+    for _ in 0..2 {
+        let fixture = Fixture::new();
+        context(&fixture);
+        digests.push(fixture.build(TWO_STAGES).await.digest);
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[tokio::test]
+async fn a_step_on_cached_layers_makes_what_a_step_on_fresh_ones_makes() {
+    let begin = "FROM base\nRUN echo one > /one && touch -d '2030-01-01' /future\n";
+    let end = "RUN cp -p /one /two && cp -p /future /future2 && chmod 600 /one && echo x > /three\n";
+    let both = format!("{begin}{end}");
+
+    let fresh = Fixture::new();
+    let live = fresh.build(&both).await;
+
+    let cached = Fixture::new();
+    cached.build(begin).await;
+    let other = Fixture::with_memory(cached.memory.clone());
+    let unpacked = other.build(&both).await;
+    assert_eq!(unpacked.entries(2), live.entries(2));
+    assert_eq!(unpacked.digest, live.digest);
+    assert_eq!(live.entry(2, "two").mtime, live.entry(1, "one").mtime, "cp -p carries the other layer's time");
+    assert_ne!(live.entry(2, "three").mtime, live.entry(1, "one").mtime);
+}
+
+#[tokio::test]
+async fn no_cache_runs_everything_and_makes_the_same() {
+    let fixture = Fixture::new();
+    context(&fixture);
+    let first = fixture.build(TWO_STAGES).await;
+    fixture.memory.take_events();
+    let mut input = fixture.input(TWO_STAGES);
+    input.no_cache = true;
+    assert_eq!(fixture.build_input(input).await.unwrap().digest, first.digest);
+    assert!(fixture.steps().iter().all(|(_, what)| *what == "run"));
+}
+
+#[tokio::test]
+async fn an_image_of_ours_is_a_base_like_any_other() {
+    let fixture = Fixture::new();
+    let first = fixture.build("FROM base\nRUN echo one > /one\n").await;
+    let second = fixture.build("FROM team/app:latest\nRUN cp -p /one /two\n").await;
+    assert_eq!(second.layers.len(), 3);
+    assert_eq!(second.entry(2, "two").mtime, first.entry(1, "one").mtime);
+    let other = Fixture::with_memory(fixture.memory.clone());
+    let mut input = other.input("FROM team/app:latest\nRUN cp -p /one /three\n");
+    input.tags = Vec::new();
+    let third = other.build_input(input).await.unwrap();
+    assert_eq!(third.names[0], format!("team/app@{}", third.digest));
+}
+
+#[tokio::test]
+async fn a_source_date_epoch_bounds_every_time() {
+    let fixture = Fixture::new();
+    fixture.file("a", "a");
+    let mut input = fixture.input("FROM base\nCOPY a /a\nRUN echo $SOURCE_DATE_EPOCH > /b\n");
+    input.build_args.insert("SOURCE_DATE_EPOCH".into(), "1000000000".into());
+    let output = fixture.build_input(input).await.unwrap();
+    let image = fixture.image(output.digest);
+    assert_eq!(image.entry(1, "a").mtime, 1_000_000_000);
+    assert_eq!(image.entry(2, "b").content, "1000000000\n");
+    assert_eq!(image.config["created"], "2001-09-09T01:46:40Z");
+    let plain = fixture.build("FROM base\nCOPY a /a\n").await;
+    assert_ne!(plain.entry(1, "a").mtime, 1_000_000_000);
+}
