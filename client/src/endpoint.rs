@@ -1,28 +1,12 @@
 //! Where a registry is and how it is spoken to.
 
 use std::net::IpAddr;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use url::{Host, Url};
 
 use crate::api::Credential;
 use crate::error::Error;
-use crate::guard::{Guard, GuardedResolver};
-
-/// How long a connection may take to be made.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Data that nobody acknowledges for this long means that the connection is dead.
-const TCP_DEAD_AFTER: Duration = Duration::from_secs(60);
-const USER_AGENT: &str = concat!("layeryard/", env!("CARGO_PKG_VERSION"));
-
-/// A pool of HTTP connections. Cheap to clone; share one among all [`crate::Registry`] values of a process.
-#[derive(Clone)]
-pub struct Http {
-    pub(crate) client: reqwest::Client,
-    pub(crate) guard: Option<Arc<Guard>>,
-}
+use crate::http_pool::Http;
 
 /// How to speak to a registry.
 #[derive(Clone, Default)]
@@ -53,43 +37,6 @@ impl std::fmt::Debug for Access {
             Self::Credential(credential) => credential.fmt(f),
             Self::Bearer(_) => f.write_str("Bearer"),
         }
-    }
-}
-
-impl Http {
-    pub fn new() -> Result<Self, Error> {
-        Self::build(reqwest::Client::builder(), None)
-    }
-
-    /// A pool whose every connection, redirects included, passes `guard`.
-    pub fn guarded(guard: Arc<Guard>) -> Result<Self, Error> {
-        let builder = reqwest::Client::builder().dns_resolver(GuardedResolver(Arc::clone(&guard)));
-        Self::build(builder, Some(guard))
-    }
-
-    /// A pool that connects to a unix socket whatever the URL's host.
-    pub(crate) fn unix(path: &Path) -> Result<Self, Error> {
-        // Nothing is encrypted there, so the system's certificates need not be read: that takes longer than a build's
-        // first requests.
-        let builder = reqwest::Client::builder().tls_certs_only(std::iter::empty());
-        Self::build(builder.unix_socket(path).no_proxy(), None)
-    }
-
-    fn build(builder: reqwest::ClientBuilder, guard: Option<Arc<Guard>>) -> Result<Self, Error> {
-        let client = builder
-            .user_agent(USER_AGENT)
-            // Redirects are followed by the transport, which knows where credentials may go.
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(Duration::from_secs(30))
-            .tcp_user_timeout(TCP_DEAD_AFTER)
-            .tcp_nodelay(true)
-            .build()
-            .map_err(|source| Error::Setup {
-                reason: source.to_string(),
-                source,
-            })?;
-        Ok(Self { client, guard })
     }
 }
 

@@ -15,12 +15,14 @@ mod auth;
 mod endpoint;
 mod error;
 mod guard;
+mod http_pool;
 mod retry;
 mod transport;
 
-pub use endpoint::{Access, Http, Options};
+pub use endpoint::{Access, Options};
 pub use error::{Error, Place};
 pub use guard::{AddressRefused, Guard};
+pub use http_pool::Http;
 pub use registry::{
     BlobSource, ByteStream, BytesSource, FetchedManifest, FileSource, MANIFEST_BYTES_MAX, Page, Registry,
     Upload, choose_platform, into_reader,

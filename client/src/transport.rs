@@ -13,8 +13,9 @@ use reqwest::{Response, StatusCode};
 use url::Url;
 
 use crate::auth::{Auth, Scopes};
-use crate::endpoint::{Access, Http, Options, base_url, is_loopback};
+use crate::endpoint::{Access, Options, base_url, is_loopback};
 use crate::error::{Error, Place};
+use crate::http_pool::Http;
 use crate::retry;
 
 /// How many redirects one request follows.
@@ -55,10 +56,7 @@ pub(crate) enum Payload {
 impl Transport {
     pub(crate) fn new(address: &str, options: Options) -> Result<Self, Error> {
         let base = base_url(address, options.insecure)?;
-        let http = match options.http {
-            Some(http) => http,
-            None => Http::new()?,
-        };
+        let http = options.http.unwrap_or_default();
         Ok(Self::over(http, base, address, options.access))
     }
 
@@ -66,7 +64,7 @@ impl Transport {
     pub(crate) fn unix(path: &Path, access: Access) -> Result<Self, Error> {
         let address = path.display().to_string();
         let base = Url::parse("http://layeryard/").map_err(|_| Error::Address(address.clone()))?;
-        Ok(Self::over(Http::unix(path)?, base, &address, access))
+        Ok(Self::over(Http::unix(path), base, &address, access))
     }
 
     fn over(http: Http, base: Url, host: &str, access: Access) -> Self {
@@ -191,7 +189,7 @@ impl Transport {
     }
 
     async fn send_to(&self, call: &mut Call, url: &Url, place: &Place) -> Result<Response, Error> {
-        if let Some(guard) = &self.http.guard {
+        if let Some(guard) = self.http.guard() {
             guard.admit(url).map_err(|source| Error::AddressRefused {
                 place: place.clone(),
                 source,
@@ -199,7 +197,7 @@ impl Transport {
         }
         let mut request = self
             .http
-            .client
+            .client(url)?
             .request(call.method.clone(), url.clone())
             .headers(call.headers.clone());
         if url.origin() == self.base.origin()

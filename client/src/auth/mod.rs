@@ -13,8 +13,9 @@ use parking_lot::Mutex;
 use reqwest::header::{HeaderMap, HeaderValue};
 
 use crate::api::Credential;
-use crate::endpoint::{Access, Http};
+use crate::endpoint::Access;
 use crate::error::{Error, Place};
+use crate::http_pool::Http;
 use challenge::Challenge;
 pub(crate) use scope::Scopes;
 use token::{Token, TokenServer};

@@ -7,8 +7,8 @@ use url::Url;
 
 use super::{Scopes, basic, secret_header};
 use crate::api::Credential;
-use crate::endpoint::Http;
 use crate::error::{Error, Place};
+use crate::http_pool::Http;
 use crate::retry;
 
 /// What a token without `expires_in` lives (the specification's default).
@@ -73,7 +73,7 @@ impl TokenServer {
         scopes: &Scopes,
         credential: Option<&Credential>,
     ) -> Result<Token, Error> {
-        if let Some(guard) = &http.guard {
+        if let Some(guard) = http.guard() {
             guard.admit(&self.realm).map_err(|source| Error::AddressRefused {
                 place: place.clone(),
                 source,
@@ -118,7 +118,11 @@ impl TokenServer {
                 ("scope", &scope),
             ];
             form.extend(self.service.as_deref().map(|service| ("service", service)));
-            return Ok(http.client.post(self.realm.clone()).timeout(TIMEOUT).form(&form));
+            return Ok(http
+                .client(&self.realm)?
+                .post(self.realm.clone())
+                .timeout(TIMEOUT)
+                .form(&form));
         }
         let mut url = self.realm.clone();
         {
@@ -133,7 +137,7 @@ impl TokenServer {
                 query.append_pair("account", username);
             }
         }
-        let mut request = http.client.get(url).timeout(TIMEOUT);
+        let mut request = http.client(&self.realm)?.get(url).timeout(TIMEOUT);
         if let Some(Credential::Basic { username, password }) = credential {
             let header = secret_header(place, basic(username, password))?;
             request = request.header(reqwest::header::AUTHORIZATION, header);

@@ -16,14 +16,6 @@ pub(crate) struct Building {
     pub(crate) upstream: Upstream,
 }
 
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BuildingError {
-    #[error(transparent)]
-    Builds(#[from] BuildError),
-    #[error(transparent)]
-    Client(#[from] client::Error),
-}
-
 impl Building {
     /// Takes up what the last run left. The worker starts with the first build.
     pub(crate) async fn open(
@@ -31,7 +23,7 @@ impl Building {
         registry: &Arc<Registry>,
         tokens: &Arc<Tokens>,
         socket: &Path,
-    ) -> Result<Self, BuildingError> {
+    ) -> Result<Self, BuildError> {
         let contexts = Contexts::open(&config.data_dir, CONTEXT_BYTES_MAX).await?;
         let setup = BuildsSetup {
             data_dir: config.data_dir.clone(),
@@ -46,7 +38,7 @@ impl Building {
         Ok(Self {
             builds,
             contexts,
-            upstream: Upstream::new(Arc::clone(registry), names)?,
+            upstream: Upstream::new(Arc::clone(registry), names),
         })
     }
 

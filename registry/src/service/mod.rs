@@ -17,13 +17,12 @@ pub(crate) mod upstream;
 
 use std::sync::Arc;
 
-pub(crate) use access::{Action, BuildGrant, Principal, Tokens};
+pub(crate) use access::{Action, Principal, Tokens};
 pub(crate) use blobs::OpenBlob;
-pub(crate) use building::{Building, BuildingError};
+pub(crate) use building::Building;
 pub(crate) use error::{BodyError, RegistryError, Result};
 pub(crate) use ingest::BodyStream;
-pub(crate) use lists::Page;
-pub(crate) use manifests::{PushManifest, Pushed};
+pub(crate) use manifests::PushManifest;
 pub(crate) use uploads::{Chunk, Session};
 
 use crate::config::Limits;

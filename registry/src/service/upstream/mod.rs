@@ -47,16 +47,16 @@ pub(crate) struct Question<'a> {
 }
 
 impl Upstream {
-    pub(crate) fn new(registry: Arc<Registry>, names: OwnNames) -> Result<Self, client::Error> {
+    pub(crate) fn new(registry: Arc<Registry>, names: OwnNames) -> Self {
         let guard = Guard::new(names.listeners().to_vec());
-        let http = Http::guarded(Arc::clone(&guard))?;
-        Ok(Self {
+        let http = Http::guarded(Arc::clone(&guard));
+        Self {
             registry,
             names: ArcSwap::from_pointee(names),
             guard,
             http,
             flights: Mutex::default(),
-        })
+        }
     }
 
     /// Takes over the addresses that the server has in the end.
