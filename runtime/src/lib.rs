@@ -4,7 +4,7 @@
 //! own file, with a single thread and one socket: so nothing ever forks from a threaded process, and what a
 //! step could reach of us is a file that can't be written. [`Zygote::start`] hands it a specification and
 //! descriptors (root file system, output pipes, network namespace); it clones a child into new namespaces, which
-//! runs the numbered set-up steps of [`init`] and then becomes the command. [`Step::wait`] returns when the
+//! runs the numbered set-up steps of `init` and then becomes the command. [`Step::wait`] returns when the
 //! whole process tree is gone.
 //!
 //! The interface is blocking; it knows nothing of images, registries or Dockerfiles.

@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use super::claim::Claim;
 use super::forward::Forwarding;
 use super::link::{self, Prefix, Veth};
 use super::netlink::Socket;
@@ -15,6 +16,8 @@ use super::subnet::{self, SUBNET_LENGTH};
 use super::{During, NetworkError, Resolver};
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// Of bridges' names.
+const PREFIX: &str = "ly-";
 const DEFAULT_MTU: u32 = 1500;
 
 /// Addresses that clouds and machines talk to themselves with.
@@ -36,18 +39,21 @@ pub struct Bridge {
     name: String,
     index: i32,
     subnet: Prefix,
+    _claim: Claim,
     /// None only while dropping: its thread has to end before the device is removed.
     pool: Option<Pool>,
 }
 
 impl Bridge {
-    /// Makes the bridge, in place of what a dead worker with the same id left.
+    /// Makes the bridge, in place of what a dead worker with the same id left; and removes bridges of other
+    /// workers that are dead.
     pub fn start(config: &BridgeConfig) -> Result<Arc<Self>, NetworkError> {
         let mut socket = Socket::route().during("open a netlink socket")?;
         let mut netfilter = Socket::netfilter().during("open a netfilter socket")?;
         let tag = fnv1a(config.id.as_bytes());
-        let name = format!("ly-{tag:08x}");
+        let name = format!("{PREFIX}{tag:08x}");
         let veth_prefix = format!("lv{tag:08x}");
+        let claim = Claim::take(&name)?;
         clean_up(&mut socket, &mut netfilter, &name, &veth_prefix)?;
 
         let (subnet, index, mtu) = create(&mut socket, &name, tag)?;
@@ -56,6 +62,7 @@ impl Bridge {
             name,
             index,
             subnet,
+            _claim: claim,
             pool: None,
         };
         let mut denied = vec![LINK_LOCAL];
@@ -145,7 +152,7 @@ fn create(socket: &mut Socket, name: &str, seed: u32) -> Result<(Prefix, i32, u3
 /// What a bridge that is down adds to the lists: its address, and the local route to it.
 const OWN_ENTRIES: usize = 2;
 
-/// Removes what a dead worker left: links, rules, and thereby addresses and routes.
+/// Removes what dead workers left: our predecessor's, of which nobody else can be the owner, and others'.
 fn clean_up(
     socket: &mut Socket,
     netfilter: &mut Socket,
@@ -155,17 +162,28 @@ fn clean_up(
     for stale in link::links(socket).during("list links")? {
         if stale.name.starts_with(veth_prefix) {
             link::delete(socket, &stale.name).during("remove a stale link")?;
+        } else if stale.name.starts_with(PREFIX)
+            && stale.name != name
+            && let Some(_claim) = Claim::try_take(&stale.name).during("claim a stale bridge")?
+        {
+            tracing::info!(
+                bridge = stale.name,
+                "removing the bridge of a worker that is dead"
+            );
+            remove(socket, netfilter, &stale.name)?;
         }
     }
     remove(socket, netfilter, name)
 }
 
+/// The device last: what is left by a process that dies meanwhile is found by it.
 fn remove(socket: &mut Socket, netfilter: &mut Socket, name: &str) -> Result<(), NetworkError> {
-    link::delete(socket, name).during("remove the bridge")?;
     nft::remove(netfilter, name).during("remove the nf_tables rules")?;
     Forwarding::new(name)
         .remove()
-        .during("remove the firewall's rules")
+        .during("remove the firewall's rules")?;
+    link::delete(socket, name).during("remove the bridge")?;
+    Ok(())
 }
 
 /// Lets the machine route. Never undone: others may rely on it by then.

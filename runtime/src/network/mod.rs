@@ -9,6 +9,7 @@
 //! services), and whatever the caller denies.
 
 mod bridge;
+mod claim;
 mod files;
 mod forward;
 pub(crate) mod link;
@@ -39,6 +40,8 @@ pub enum NetworkError {
     NoFreeSubnet,
     #[error("all addresses of the steps' network are taken")]
     NoFreeAddress,
+    #[error("another worker that runs on this machine has the same identity")]
+    Claimed,
     #[error("the thread that makes network namespaces is gone")]
     ThreadGone,
 }

@@ -1,9 +1,10 @@
 //! Networks: nothing, or the world and nothing of this machine.
 
+use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::process::Command;
-use std::sync::{Arc, OnceLock};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runtime::network::{Bridge, BridgeConfig, Files, Resolver};
@@ -19,11 +20,9 @@ fn config(id: &str) -> BridgeConfig {
     }
 }
 
-fn bridge() -> Arc<Bridge> {
-    static BRIDGE: OnceLock<Arc<Bridge>> = OnceLock::new();
-    BRIDGE
-        .get_or_init(|| Bridge::start(&config("runtime-tests")).unwrap())
-        .clone()
+/// A bridge of the test's own, removed at its end.
+fn bridge(test: &str) -> Arc<Bridge> {
+    Bridge::start(&config(test)).unwrap()
 }
 
 fn on_bridge(script: &str) -> Spec {
@@ -32,17 +31,13 @@ fn on_bridge(script: &str) -> Spec {
     spec
 }
 
-fn run(script: &str) -> Outcome {
-    run_with(&Image::new(), script)
-}
-
-fn run_with(image: &Image, script: &str) -> Outcome {
+fn run(bridge: &Arc<Bridge>, script: &str) -> Outcome {
     let files = tempfile::tempdir().unwrap();
     let mut spec = on_bridge(script);
     spec.mounts = Files::write(files.path(), &Resolver::of_this_machine(), &spec.hostname)
         .unwrap()
         .mounts();
-    image.run_on(&spec, &NetworkHandle::bridge(bridge()))
+    Image::new().run_on(&spec, &NetworkHandle::bridge(bridge.clone()))
 }
 
 #[test]
@@ -68,18 +63,24 @@ fn a_step_for_the_bridge_without_one_is_refused() {
 
 #[test]
 fn a_step_has_one_address_and_no_ipv6_one() {
+    let bridge = bridge("a_step_has_one_address_and_no_ipv6_one");
     let outcome = run(
+        &bridge,
         "ls /sys/class/net | sort; ip -o -4 addr show eth0 | wc -l; ip -o -6 addr show eth0 | wc -l; ip route",
     );
-    let gateway = bridge().gateway();
+    let gateway = bridge.gateway();
     let expected = format!("eth0\nlo\n1\n0\ndefault via {gateway} dev eth0 \n");
     assert!(outcome.stdout.starts_with(&expected), "{outcome:?}");
 }
 
 #[test]
 fn names_are_resolved_and_the_world_is_reached() {
+    let bridge = bridge("names_are_resolved_and_the_world_is_reached");
     let server = Resolver::of_this_machine().name_servers[0];
-    let outcome = run("cat /etc/resolv.conf /etc/hostname; nslookup deb.debian.org 2>&1 | grep -c Address");
+    let outcome = run(
+        &bridge,
+        "cat /etc/resolv.conf /etc/hostname; nslookup deb.debian.org 2>&1 | grep -c Address",
+    );
     assert!(
         outcome.stdout.starts_with(&format!("nameserver {server}\n")),
         "{outcome:?}"
@@ -93,6 +94,7 @@ fn names_are_resolved_and_the_world_is_reached() {
 
     // A static program's resolver needs libraries the image hasn't got, so names are looked up by hand.
     let fetched = run(
+        &bridge,
         "ip=$(nslookup -type=a deb.debian.org | grep Address | tail -n 1 | grep -o '[0-9.]*$'); \
          (printf 'GET /debian/dists/stable/Release HTTP/1.1\\r\\nHost: deb.debian.org\\r\\nConnection: close\\r\\n\\r\\n'; sleep 3) | \
          nc -w 20 $ip 80 | grep -c '^Origin: Debian'",
@@ -100,26 +102,30 @@ fn names_are_resolved_and_the_world_is_reached() {
     assert!(fetched.stdout.starts_with("1\n"), "{fetched:?}");
 }
 
-/// IPv4 addresses of this machine other than loopback.
-fn own_addresses() -> Vec<String> {
+/// IPv4 addresses of this machine, without those of bridges that other tests make and remove.
+fn own_addresses(bridge: &Bridge) -> Vec<String> {
     let output = Command::new("ip")
         .args(["-4", "-o", "addr", "show", "scope", "global"])
         .output()
         .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    let addresses = text.lines().map(|line| line.split_whitespace().nth(3).unwrap());
-    addresses
-        .map(|address| address.split('/').next().unwrap().to_owned())
+    let fields = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let lasting = fields.filter(|fields| fields[1] == bridge.name() || !fields[1].starts_with("ly"));
+    lasting
+        .map(|fields| fields[3].split('/').next().unwrap().to_owned())
         .collect()
 }
 
 #[test]
 fn no_port_of_this_machine_is_reached() {
-    let gateway = bridge().gateway().to_string();
+    let bridge = bridge("no_port_of_this_machine_is_reached");
+    let gateway = bridge.gateway().to_string();
     let any = TcpListener::bind("0.0.0.0:0").unwrap();
     let loopback = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = any.local_addr().unwrap().port();
-    let mut targets: Vec<_> = own_addresses()
+    let mut targets: Vec<_> = own_addresses(&bridge)
         .iter()
         .map(|address| format!("{address} {port}"))
         .collect();
@@ -129,9 +135,10 @@ fn no_port_of_this_machine_is_reached() {
         .iter()
         .map(|target| format!("nc -w 1 {target} </dev/null && echo reached {target};"))
         .collect();
-    let outcome = run(&format!(
-        "{script} ping -c 1 -W 1 {gateway} >/dev/null && echo pinged; echo end"
-    ));
+    let outcome = run(
+        &bridge,
+        &format!("{script} ping -c 1 -W 1 {gateway} >/dev/null && echo pinged; echo end"),
+    );
     assert_eq!(outcome.stdout, "end\n", "{outcome:?}");
     any.set_nonblocking(true).unwrap();
     assert!(any.accept().is_err());
@@ -146,8 +153,9 @@ fn no_port_of_this_machine_is_reached() {
 
 #[test]
 fn steps_dont_reach_each_other() {
+    let bridge = bridge("steps_dont_reach_each_other");
     let image = Image::new();
-    let handle = NetworkHandle::bridge(bridge());
+    let handle = NetworkHandle::bridge(bridge.clone());
     let listen = on_bridge("ip -4 -o addr show eth0; nc -l -p 7777 >/tmp/got; echo got");
     let (step, stdout, _stderr) = image
         .start(crate::fixture::zygote(), &listen, &handle, 1)
@@ -163,9 +171,12 @@ fn steps_dont_reach_each_other() {
         .next()
         .unwrap()
         .to_owned();
-    let outcome = run(&format!(
-        "nc -w 2 {address} 7777 </dev/null && echo reached; ping -c 1 -W 1 {address} >/dev/null && echo pinged"
-    ));
+    let outcome = run(
+        &bridge,
+        &format!(
+            "nc -w 2 {address} 7777 </dev/null && echo reached; ping -c 1 -W 1 {address} >/dev/null && echo pinged"
+        ),
+    );
     assert_eq!(outcome.stdout, "", "{outcome:?}");
     assert!(
         outcome.stderr.contains("timed out"),
@@ -192,7 +203,8 @@ fn first_address(stdout: &OwnedFd) -> String {
 /// A step may send any frame (NET_RAW is among Docker's capabilities), so none is believed.
 #[test]
 fn where_an_address_is_cant_be_spoofed() {
-    let (image, handle) = (Image::new(), NetworkHandle::bridge(bridge()));
+    let bridge = bridge("where_an_address_is_cant_be_spoofed");
+    let (image, handle) = (Image::new(), NetworkHandle::bridge(bridge.clone()));
     let spec = on_bridge("ip -4 -o addr show eth0; sleep 60");
     let (step, stdout, _stderr) = image.start(crate::fixture::zygote(), &spec, &handle, 2).unwrap();
     let address = first_address(&stdout);
@@ -201,7 +213,7 @@ fn where_an_address_is_cant_be_spoofed() {
         .output()
         .unwrap();
     assert!(
-        String::from_utf8_lossy(&output.stdout).contains(bridge().name()),
+        String::from_utf8_lossy(&output.stdout).contains(bridge.name()),
         "{output:?}"
     );
     drop(step);
@@ -226,8 +238,9 @@ fn link_local_and_denied_networks_are_closed() {
 
 #[test]
 fn steps_on_the_bridge_run_at_a_time() {
+    let bridge = bridge("steps_on_the_bridge_run_at_a_time");
     let image = Image::new();
-    let handle = NetworkHandle::bridge(bridge());
+    let handle = NetworkHandle::bridge(bridge);
     std::thread::scope(|scope| {
         for number in 0..6 {
             let (image, handle) = (&image, &handle);
@@ -284,6 +297,42 @@ fn a_bridge_is_removed_and_a_stale_one_replaced() {
     assert_eq!(outcome.stdout, "3\n", "{outcome:?}");
     drop(again);
     assert_eq!(exists(&name), (false, false, false));
+}
+
+#[test]
+fn bridges_of_the_dead_are_removed_and_those_of_the_living_are_not() {
+    let start = |id: &str| {
+        let helper = env!("CARGO_BIN_EXE_layeryard-zygote-helper");
+        let mut command = Command::new(helper);
+        let mut process = command
+            .args(["bridge", id])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut name = String::new();
+        BufReader::new(process.stdout.take().unwrap())
+            .read_line(&mut name)
+            .unwrap();
+        (process, name.trim().to_owned())
+    };
+    let (mut dead, dead_bridge) = start("runtime-tests-dead");
+    let (mut living, living_bridge) = start("runtime-tests-living");
+    dead.kill().unwrap();
+    dead.wait().unwrap();
+    assert!(exists(&dead_bridge).0, "a killed process removes nothing itself");
+    let bridge = bridge("runtime-tests-sweeper");
+    assert_eq!(exists(&dead_bridge), (false, false, false));
+    assert_eq!((exists(&living_bridge).0, exists(&living_bridge).1), (true, true));
+    let claimed = Bridge::start(&config("runtime-tests-living")).unwrap_err();
+    assert!(
+        matches!(claimed, runtime::network::NetworkError::Claimed),
+        "{claimed}"
+    );
+    drop(bridge);
+    drop(living.stdin.take());
+    assert!(living.wait().unwrap().success());
+    assert_eq!(exists(&living_bridge), (false, false, false));
 }
 
 /// As Docker leaves a machine; in a namespace of the test's own, which has no other firewall.
