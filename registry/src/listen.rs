@@ -80,7 +80,11 @@ impl Connections {
 
     /// Listens on TCP; returns the addresses that were really taken. A loopback that this machine doesn't have is left
     /// out as long as another address works.
-    pub(crate) async fn listen(&mut self, wanted: &[SocketAddr], via: Via) -> Result<Vec<SocketAddr>, ServeError> {
+    pub(crate) async fn listen(
+        &mut self,
+        wanted: &[SocketAddr],
+        via: Via,
+    ) -> Result<Vec<SocketAddr>, ServeError> {
         let mut taken = Vec::new();
         let mut missing = None;
         for &address in wanted {
@@ -121,14 +125,20 @@ impl Connections {
     }
 
     fn tie(&self) -> Tie {
-        Tie { shared: Arc::clone(&self.shared), stop: self.stop.subscribe(), _alive: self.alive.clone() }
+        Tie {
+            shared: Arc::clone(&self.shared),
+            stop: self.stop.subscribe(),
+            _alive: self.alive.clone(),
+        }
     }
 }
 
 async fn accept_tcp(listener: TcpListener, tie: Tie, via: Via) {
     loop {
         // A full house leaves callers in the kernel's queue.
-        let Ok(slot) = Arc::clone(&tie.shared.slots).acquire_owned().await else { return };
+        let Ok(slot) = Arc::clone(&tie.shared.slots).acquire_owned().await else {
+            return;
+        };
         match listener.accept().await {
             Ok((stream, peer)) => {
                 // Answers go out in few large writes: waiting for more would only delay them.
@@ -211,7 +221,10 @@ impl Socket {
             std::fs::DirBuilder::new()
                 .mode(0o700)
                 .create(&directory)
-                .map_err(|source| ServeError::Socket { path: directory.clone(), source })?;
+                .map_err(|source| ServeError::Socket {
+                    path: directory.clone(),
+                    source,
+                })?;
             path = directory.join("api.sock");
             own_directory = Some(directory);
         }
@@ -226,7 +239,11 @@ impl Socket {
             Ok(listener)
         };
         match bind() {
-            Ok(listener) => Ok(Self { path, own_directory, listener: Arc::new(listener) }),
+            Ok(listener) => Ok(Self {
+                path,
+                own_directory,
+                listener: Arc::new(listener),
+            }),
             Err(source) => Err(ServeError::Socket { path, source }),
         }
     }
@@ -248,7 +265,10 @@ impl Drop for Socket {
 
 /// Tells where the server is: one `http://IP:PORT` a line, all of it at once.
 pub(crate) fn write_addresses(run_dir: &Path, addresses: &[SocketAddr]) -> io::Result<()> {
-    let text: String = addresses.iter().map(|address| format!("http://{address}\n")).collect();
+    let text: String = addresses
+        .iter()
+        .map(|address| format!("http://{address}\n"))
+        .collect();
     std::fs::write(run_dir.join("addresses.new"), text)?;
     std::fs::rename(run_dir.join("addresses.new"), run_dir.join("addresses"))
 }

@@ -15,7 +15,9 @@ pub(crate) struct DataDirLock {
 
 #[derive(Debug, thiserror::Error)]
 pub enum LockError {
-    #[error("data directory {directory} is in use by {holder}: stop that server, or choose another --data-dir")]
+    #[error(
+        "data directory {directory} is in use by {holder}: stop that server, or choose another --data-dir"
+    )]
     Held { directory: PathBuf, holder: String },
     #[error("cannot lock data directory {directory}")]
     Io { directory: PathBuf, source: io::Error },
@@ -23,7 +25,10 @@ pub enum LockError {
 
 impl DataDirLock {
     pub(crate) fn take(directory: &Path) -> Result<Self, LockError> {
-        let failed = |source| LockError::Io { directory: directory.to_owned(), source };
+        let failed = |source| LockError::Io {
+            directory: directory.to_owned(),
+            source,
+        };
         let mut options = OpenOptions::new();
         let mut file = options
             .create(true)
@@ -42,7 +47,10 @@ impl DataDirLock {
                     "" => "another process".to_owned(),
                     named => named.to_owned(),
                 };
-                return Err(LockError::Held { directory: directory.to_owned(), holder });
+                return Err(LockError::Held {
+                    directory: directory.to_owned(),
+                    holder,
+                });
             }
             Err(error) => return Err(failed(error.into())),
         }
@@ -65,7 +73,10 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let first = DataDirLock::take(directory.path()).unwrap();
         let error = DataDirLock::take(directory.path()).unwrap_err().to_string();
-        assert!(error.contains(&format!("process {}", std::process::id())), "{error}");
+        assert!(
+            error.contains(&format!("process {}", std::process::id())),
+            "{error}"
+        );
         drop(first);
         DataDirLock::take(directory.path()).unwrap();
     }

@@ -47,12 +47,18 @@ pub enum ServeError {
     Lock(#[from] LockError),
     #[error("cannot open the database")]
     Metadata(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("the database failed while committing: what is on the disk shows at the next start")]
+    DatabaseBroken,
     #[error("cannot open the build service")]
     Builds(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot open the blob store")]
     Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the database in {path} belongs to another blob store: {database} there, {store} here")]
-    ForeignStore { path: PathBuf, database: String, store: String },
+    ForeignStore {
+        path: PathBuf,
+        database: String,
+        store: String,
+    },
 }
 
 impl Server {
@@ -64,8 +70,10 @@ impl Server {
             }
         }
         let run_dir = config.data_dir.join("run");
-        prepare(&config.data_dir, &run_dir)
-            .map_err(|source| ServeError::DataDir { path: config.data_dir.clone(), source })?;
+        prepare(&config.data_dir, &run_dir).map_err(|source| ServeError::DataDir {
+            path: config.data_dir.clone(),
+            source,
+        })?;
         let lock = DataDirLock::take(&config.data_dir)?;
         remove_addresses(&run_dir);
         let (registry, reconcile) = open(&config).await?;
@@ -75,13 +83,10 @@ impl Server {
         let building = Building::open(&config, &registry, &tokens, socket.path())
             .await
             .map_err(|error| ServeError::Builds(Box::new(error)))?;
-        let config = Arc::new(config);
         let state = AppState::new(Inner {
             registry: Arc::clone(&registry),
             tokens,
             building,
-            config: Arc::clone(&config),
-            socket: socket.path().to_owned(),
             metrics: Metrics::new(),
         });
         let app = Arc::new(App::new(state.clone()));
@@ -90,8 +95,10 @@ impl Server {
         let addresses = connections.listen(&config.listen, Via::Tcp(anonymous)).await?;
         state.building.listening(&addresses);
         connections.listen_on_socket(&socket, Via::Socket);
-        listen::write_addresses(&run_dir, &addresses)
-            .map_err(|source| ServeError::DataDir { path: run_dir.clone(), source })?;
+        listen::write_addresses(&run_dir, &addresses).map_err(|source| ServeError::DataDir {
+            path: run_dir.clone(),
+            source,
+        })?;
 
         let mut background = vec![tokio::spawn(Arc::clone(&registry).keep_clean())];
         if reconcile {
@@ -101,7 +108,15 @@ impl Server {
                 }
             }));
         }
-        Ok(Self { state, connections, addresses, socket, run_dir, background, _lock: lock })
+        Ok(Self {
+            state,
+            connections,
+            addresses,
+            socket,
+            run_dir,
+            background,
+            _lock: lock,
+        })
     }
 
     /// The real addresses of the TCP listeners.
@@ -116,7 +131,10 @@ impl Server {
 
     /// Serves until `shutdown` is done, then finishes running transfers up to the limit.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> Result<(), ServeError> {
-        shutdown.await;
+        let broken = tokio::select! {
+            () = shutdown => false,
+            () = self.state.registry.metadata.broken() => true,
+        };
         remove_addresses(&self.run_dir);
         // Stop order: no new requests and the running ones finished, then background work, then the database.
         // Builds end first: their requests are the ones that would not finish by themselves.
@@ -124,6 +142,9 @@ impl Server {
         self.connections.stop().await;
         for task in &self.background {
             task.abort();
+        }
+        if broken {
+            return Err(ServeError::DatabaseBroken);
         }
         self.state.registry.metadata.close().await.map_err(metadata)
     }
@@ -143,9 +164,14 @@ async fn open(config: &Config) -> Result<(Arc<Registry>, bool), ServeError> {
             store: identity,
         });
     }
-    let (database, store): (Arc<dyn MetadataStore>, Arc<dyn BlobStore>) = (Arc::new(database), Arc::new(store));
-    let registry =
-        Arc::new(Registry::new(database, store, config.limits.clone(), config.sparse_indexes));
+    let (database, store): (Arc<dyn MetadataStore>, Arc<dyn BlobStore>) =
+        (Arc::new(database), Arc::new(store));
+    let registry = Arc::new(Registry::new(
+        database,
+        store,
+        config.limits.clone(),
+        config.sparse_indexes,
+    ));
     if let Err(error) = registry.drop_stray_uploads().await {
         tracing::warn!(error = chain(&error), "stray uploads were not removed");
     }
@@ -154,8 +180,14 @@ async fn open(config: &Config) -> Result<(Arc<Registry>, bool), ServeError> {
 
 fn prepare(data_dir: &Path, run_dir: &Path) -> io::Result<()> {
     use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data_dir)?;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(run_dir)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data_dir)?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(run_dir)?;
     // Who may enter it can talk to the worker's socket.
     std::fs::set_permissions(run_dir, std::fs::Permissions::from_mode(0o700))
 }

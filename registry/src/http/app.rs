@@ -52,7 +52,12 @@ pub(super) type Answer = Result<Response<Body>, ApiError>;
 impl App {
     pub(crate) fn new(state: AppState) -> Self {
         let router = api::router(state.clone());
-        Self { state, router, process: rand::random(), requests: AtomicU32::new(0) }
+        Self {
+            state,
+            router,
+            process: rand::random(),
+            requests: AtomicU32::new(0),
+        }
     }
 
     /// Counts a connection as open until the guard is dropped.
@@ -63,7 +68,12 @@ impl App {
     }
 
     /// Answers a request. Never fails: what goes wrong is an answer as well.
-    pub(crate) async fn call(&self, request: Request<Incoming>, via: Via, peer: Option<SocketAddr>) -> Response<Body> {
+    pub(crate) async fn call(
+        &self,
+        request: Request<Incoming>,
+        via: Via,
+        peer: Option<SocketAddr>,
+    ) -> Response<Body> {
         let begun = Instant::now();
         let id = self.request_id(&request);
         let (method, uri) = (request.method().clone(), request.uri().clone());
@@ -86,7 +96,12 @@ impl App {
             let mut request = request;
             request.extensions_mut().insert(via);
             // The router's error type has no values.
-            let response = self.router.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+            let response = self
+                .router
+                .clone()
+                .oneshot(request)
+                .await
+                .unwrap_or_else(|never| match never {});
             return (Kind::Other, response);
         }
         let (kind, answer) = match Route::parse(request.uri()) {
@@ -94,7 +109,9 @@ impl App {
             Err(error) => (Kind::Other, Err(error)),
         };
         let mut response = answer.unwrap_or_else(IntoResponse::into_response);
-        response.headers_mut().insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        response
+            .headers_mut()
+            .insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
         (kind, response)
     }
 
@@ -102,7 +119,11 @@ impl App {
     async fn distribution(&self, route: Route, request: Request<Body>, via: Via) -> Answer {
         let principal = self.state.principal(via, request.headers())?;
         let method = request.method().clone();
-        let call = Call { state: &self.state, principal, request };
+        let call = Call {
+            state: &self.state,
+            principal,
+            request,
+        };
         match (route, &method) {
             (Route::Base, &Method::GET | &Method::HEAD) => Ok(super::page::json(&serde_json::json!({}))),
             (Route::Catalog, &Method::GET) => catalog::list(call).await,
@@ -122,7 +143,10 @@ impl App {
             (Route::Upload(name, id), &Method::PUT) => uploads::finish(call, name, id).await,
             (Route::Upload(name, id), &Method::DELETE) => uploads::cancel(call, name, id).await,
             (Route::Referrers(name, digest), &Method::GET) => referrers::list(call, name, digest).await,
-            _ => Err(ApiError::new(Code::MethodNotAllowed, format!("this path has no method {method}"))),
+            _ => Err(ApiError::new(
+                Code::MethodNotAllowed,
+                format!("this path has no method {method}"),
+            )),
         }
     }
 

@@ -23,8 +23,13 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, digest: Digest) -> Answe
     let blob = registry.blob(&name, &digest).await?;
     let mut response = Response::new(Body::empty());
     content_headers(response.headers_mut(), &digest);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("application/octet-stream"),
+    );
+    response
+        .headers_mut()
+        .insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if not_modified(call.request.headers(), &digest) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
@@ -38,11 +43,15 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, digest: Digest) -> Answe
             range
         }
         Wanted::Unsatisfiable => {
-            return Err(ApiError::new(Code::Range, format!("the blob has {} bytes", blob.size))
-                .with_header(header::CONTENT_RANGE, format!("bytes */{}", blob.size)));
+            return Err(
+                ApiError::new(Code::Range, format!("the blob has {} bytes", blob.size))
+                    .with_header(header::CONTENT_RANGE, format!("bytes */{}", blob.size)),
+            );
         }
     };
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     if call.request.method() == Method::GET {
         *response.body_mut() = Body::new(BlobBody::new(registry.open_blob(&blob, range).await?));
     }
@@ -66,7 +75,10 @@ pub(super) fn content_headers(headers: &mut HeaderMap, digest: &Digest) {
 
 /// Whether the caller has the content already.
 pub(super) fn not_modified(headers: &HeaderMap, digest: &Digest) -> bool {
-    let Some(known) = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()) else {
+    let Some(known) = headers
+        .get(header::IF_NONE_MATCH)
+        .and_then(|value| value.to_str().ok())
+    else {
         return false;
     };
     let ours = digest.to_string();
@@ -91,7 +103,10 @@ struct BlobBody {
 
 impl BlobBody {
     fn new(open: OpenBlob) -> Self {
-        Self { bytes: open.bytes, rest: open.range.end - open.range.start }
+        Self {
+            bytes: open.bytes,
+            rest: open.range.end - open.range.start,
+        }
     }
 }
 

@@ -18,9 +18,15 @@ pub(super) async fn list(call: Call<'_>) -> Answer {
     let mut page = call.state.registry.repositories(query.get("last"), limit).await?;
     let next = page.items.last().filter(|_| page.more).cloned();
     page.items.retain(|name| call.principal.may(Action::Pull, name));
-    let mut response = json(&Catalog { repositories: &page.items });
+    let mut response = json(&Catalog {
+        repositories: &page.items,
+    });
     if let Some(last) = next {
-        link_next(&mut response, "/v2/_catalog", &[("n", &limit.to_string()), ("last", last.as_str())]);
+        link_next(
+            &mut response,
+            "/v2/_catalog",
+            &[("n", &limit.to_string()), ("last", last.as_str())],
+        );
     }
     Ok(response)
 }

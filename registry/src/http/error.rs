@@ -78,8 +78,17 @@ codes! {
 impl ApiError {
     pub(crate) fn new(code: Code, message: impl Into<String>) -> Self {
         let (name, status) = code.entry();
-        let item = ErrorItem { code: name.to_owned(), message: message.into(), detail: None };
-        Self { items: vec![item], status, headers: HeaderMap::new(), internal: None }
+        let item = ErrorItem {
+            code: name.to_owned(),
+            message: message.into(),
+            detail: None,
+        };
+        Self {
+            items: vec![item],
+            status,
+            headers: HeaderMap::new(),
+            internal: None,
+        }
     }
 
     /// The server's own fault: the cause is logged, the caller learns that there was one.
@@ -113,7 +122,9 @@ impl IntoResponse for ApiError {
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         response
     }
 }
@@ -126,9 +137,7 @@ impl From<RegistryError> for ApiError {
         match &error {
             E::Denied { .. } => new(Code::Denied),
             E::NameUnknown(_) => new(Code::NameUnknown),
-            E::BlobUnknown { digest, .. } => {
-                new(Code::BlobUnknown).with_detail(json!({ "digest": digest }))
-            }
+            E::BlobUnknown { digest, .. } => new(Code::BlobUnknown).with_detail(json!({ "digest": digest })),
             E::BlobInUse { manifest, .. } => {
                 new(Code::BlobInUse).with_detail(json!({ "manifest": manifest }))
             }
@@ -151,9 +160,7 @@ impl From<RegistryError> for ApiError {
                 new(Code::ManifestTooLarge).with_detail(json!({ "limit_bytes": limit }))
             }
             E::ManifestIncomplete { blobs, manifests, .. } => incomplete(blobs, manifests),
-            E::ManifestInUse { index, .. } => {
-                new(Code::ManifestInUse).with_detail(json!({ "index": index }))
-            }
+            E::ManifestInUse { index, .. } => new(Code::ManifestInUse).with_detail(json!({ "index": index })),
             E::Storage(storage) if storage.is_full() => Self {
                 internal: Some(chain(&error)),
                 ..Self::new(Code::StorageFull, "the server's disk is full")
@@ -172,7 +179,8 @@ fn incomplete(blobs: &[oci::Digest], manifests: &[oci::Digest]) -> ApiError {
         detail: Some(json!({ "digest": digest })),
     };
     api.items = blobs.iter().map(|digest| item("blob", digest)).collect();
-    api.items.extend(manifests.iter().map(|digest| item("manifest", digest)));
+    api.items
+        .extend(manifests.iter().map(|digest| item("manifest", digest)));
     api
 }
 
@@ -218,7 +226,9 @@ impl From<UpstreamError> for ApiError {
                 C::Unauthorized { .. } | C::Denied { .. } | C::AddressRefused { .. } | C::Realm { .. } => {
                     new(Code::Denied)
                 }
-                C::RateLimited { retry_after_seconds, .. } => {
+                C::RateLimited {
+                    retry_after_seconds, ..
+                } => {
                     let wait = retry_after_seconds.unwrap_or(60).to_string();
                     new(Code::TooManyRequests).with_header(header::RETRY_AFTER, wait)
                 }
@@ -281,9 +291,21 @@ mod tests {
             blobs: vec![blob],
             manifests: vec![manifest],
         });
-        let details: Vec<_> = error.items.iter().map(|item| item.detail.clone().unwrap()).collect();
-        assert_eq!(details, [json!({ "digest": blob }), json!({ "digest": manifest })]);
-        assert!(error.items.iter().all(|item| item.code == "MANIFEST_BLOB_UNKNOWN"));
+        let details: Vec<_> = error
+            .items
+            .iter()
+            .map(|item| item.detail.clone().unwrap())
+            .collect();
+        assert_eq!(
+            details,
+            [json!({ "digest": blob }), json!({ "digest": manifest })]
+        );
+        assert!(
+            error
+                .items
+                .iter()
+                .all(|item| item.code == "MANIFEST_BLOB_UNKNOWN")
+        );
     }
 
     #[test]
@@ -296,6 +318,10 @@ mod tests {
         let api = ApiError::from(error);
         assert_eq!(api.status, StatusCode::INTERNAL_SERVER_ERROR);
         assert!(!api.items[0].message.contains("secret"));
-        assert!(api.internal.as_deref().is_some_and(|cause| cause.contains("bad disk")));
+        assert!(
+            api.internal
+                .as_deref()
+                .is_some_and(|cause| cause.contains("bad disk"))
+        );
     }
 }

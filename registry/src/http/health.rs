@@ -10,7 +10,10 @@ use super::{ApiError, AppState, Code};
 use crate::report::chain;
 
 pub(super) fn routes() -> Router<AppState> {
-    Router::new().route("/healthz", get(alive)).route("/readyz", get(ready)).route("/metrics", get(metrics))
+    Router::new()
+        .route("/healthz", get(alive))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
 }
 
 /// The process runs and takes requests.

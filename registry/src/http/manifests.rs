@@ -45,7 +45,10 @@ pub(super) async fn put(call: Call<'_>, name: RepoName, reference: Reference) ->
         Reference::Digest(_) => query.all("tag").map(str::parse).collect::<Result<_, _>>()?,
     };
     if tags.len() > TAGS_MAX {
-        return Err(ApiError::new(Code::TagInvalid, format!("at most {TAGS_MAX} tags can be set at once")));
+        return Err(ApiError::new(
+            Code::TagInvalid,
+            format!("at most {TAGS_MAX} tags can be set at once"),
+        ));
     }
     let named_by_digest = reference.digest().is_some();
     let push = PushManifest {
@@ -61,7 +64,11 @@ pub(super) async fn put(call: Call<'_>, name: RepoName, reference: Reference) ->
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::CREATED;
     let headers = response.headers_mut();
-    insert(headers, header::LOCATION, &format!("/v2/{name}/manifests/{reference}"));
+    insert(
+        headers,
+        header::LOCATION,
+        &format!("/v2/{name}/manifests/{reference}"),
+    );
     insert(headers, CONTENT_DIGEST, &pushed.digest.to_string());
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     if let Some(subject) = &pushed.subject {
@@ -79,7 +86,10 @@ pub(super) async fn put(call: Call<'_>, name: RepoName, reference: Reference) ->
 
 pub(super) async fn delete(call: Call<'_>, name: RepoName, reference: Reference) -> Answer {
     call.principal.require(Action::Delete, &name)?;
-    call.state.registry.delete_manifest(&name, &reference, &call.principal.actor()).await?;
+    call.state
+        .registry
+        .delete_manifest(&name, &reference, &call.principal.actor())
+        .await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)
@@ -100,8 +110,15 @@ async fn collect(request: http::Request<Body>, limit: u64) -> Result<Bytes, ApiE
     }
     let mut body = request.into_body().into_data_stream();
     let mut bytes = BytesMut::new();
-    let broken = |received, source: axum::Error| RegistryError::BodyBroken { received, source: source.into() };
-    while let Some(piece) = body.try_next().await.map_err(|error| broken(bytes.len() as u64, error))? {
+    let broken = |received, source: axum::Error| RegistryError::BodyBroken {
+        received,
+        source: source.into(),
+    };
+    while let Some(piece) = body
+        .try_next()
+        .await
+        .map_err(|error| broken(bytes.len() as u64, error))?
+    {
         if (bytes.len() + piece.len()) as u64 > limit {
             return Err(RegistryError::ManifestTooLarge { limit }.into());
         }

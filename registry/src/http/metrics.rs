@@ -50,7 +50,11 @@ impl Metrics {
         registry.register("http_requests", "Answered requests", requests.clone());
         let durations: Family<KindLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        registry.register("http_request_seconds", "Time to the head of the answer", durations.clone());
+        registry.register(
+            "http_request_seconds",
+            "Time to the head of the answer",
+            durations.clone(),
+        );
         let connections = Gauge::default();
         registry.register("http_connections", "Open connections", connections.clone());
         Self {
@@ -67,7 +71,11 @@ impl Metrics {
         let (kind_index, resource) = resource(kind);
         let (method_index, method) = method_label(method);
         let (class_index, class) = class(status);
-        let labels = || RequestLabels { resource, method, class };
+        let labels = || RequestLabels {
+            resource,
+            method,
+            class,
+        };
         self.counters[kind_index][method_index][class_index]
             .get_or_init(|| self.requests.get_or_create(&labels()).clone())
             .inc();

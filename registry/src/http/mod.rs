@@ -23,8 +23,8 @@ mod state;
 mod tags;
 mod uploads;
 
-pub(crate) use error::{ApiError, Code};
 pub(crate) use app::App;
+pub(crate) use error::{ApiError, Code};
 pub(crate) use metrics::Metrics;
 pub(crate) use principal::Via;
 pub(crate) use state::{AppState, Inner};

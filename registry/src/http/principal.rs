@@ -28,9 +28,10 @@ impl AppState {
         };
         let text = credentials.to_str().unwrap_or_default();
         match text.split_once(' ') {
-            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => {
-                self.tokens.find(token.trim()).ok_or_else(|| unauthorized("token is not known or no longer valid"))
-            }
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => self
+                .tokens
+                .find(token.trim())
+                .ok_or_else(|| unauthorized("token is not known or no longer valid")),
             // There are no users yet. Clients send what they have for this host; refusing would lock them out of
             // what everybody may do.
             _ => match via {
@@ -52,7 +53,10 @@ impl Principal {
         if self.may(action, repository) {
             return Ok(());
         }
-        Err(RegistryError::Denied { actor: self.actor(), repository: repository.clone() })
+        Err(RegistryError::Denied {
+            actor: self.actor(),
+            repository: repository.clone(),
+        })
     }
 }
 

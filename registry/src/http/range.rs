@@ -19,11 +19,19 @@ pub(super) enum Wanted {
 /// Reads `Range` for content of `size` bytes (RFC 9110, section 14). A form that is not understood, or several ranges
 /// at once, may be ignored: the whole is the answer.
 pub(super) fn wanted(headers: &HeaderMap, size: u64) -> Wanted {
-    let Some(value) = headers.get(header::RANGE) else { return Wanted::Whole };
-    let Some(spec) = value.to_str().ok().and_then(|text| text.trim().strip_prefix("bytes=")) else {
+    let Some(value) = headers.get(header::RANGE) else {
         return Wanted::Whole;
     };
-    let Some((first, last)) = spec.trim().split_once('-') else { return Wanted::Unsatisfiable };
+    let Some(spec) = value
+        .to_str()
+        .ok()
+        .and_then(|text| text.trim().strip_prefix("bytes="))
+    else {
+        return Wanted::Whole;
+    };
+    let Some((first, last)) = spec.trim().split_once('-') else {
+        return Wanted::Unsatisfiable;
+    };
     match (number(first), number(last)) {
         (Number::Is(first), Number::None) if first < size => Wanted::Part(first..size),
         (Number::Is(first), Number::Is(last)) if first <= last && first < size => {
@@ -47,22 +55,41 @@ pub(super) fn chunk(headers: &HeaderMap) -> Result<Chunk, ApiError> {
             Some(length.ok_or_else(|| ApiError::new(Code::SizeInvalid, "Content-Length is not a number"))?)
         }
     };
-    let Some(value) = headers.get(header::CONTENT_RANGE) else { return Ok(Chunk { offset: None, length }) };
-    let malformed = || ApiError::new(Code::BlobUploadInvalid, "Content-Range must be <first>-<last> in bytes");
+    let Some(value) = headers.get(header::CONTENT_RANGE) else {
+        return Ok(Chunk { offset: None, length });
+    };
+    let malformed = || {
+        ApiError::new(
+            Code::BlobUploadInvalid,
+            "Content-Range must be <first>-<last> in bytes",
+        )
+    };
     let text = value.to_str().map_err(|_| malformed())?.trim();
-    let text = text.strip_prefix("bytes").map_or(text, |rest| rest.trim_start_matches(['=', ' ']));
+    let text = text
+        .strip_prefix("bytes")
+        .map_or(text, |rest| rest.trim_start_matches(['=', ' ']));
     let text = text.split_once('/').map_or(text, |(range, _)| range);
     let (first, last) = text.split_once('-').ok_or_else(malformed)?;
-    let (Number::Is(first), Number::Is(last)) = (number(first), number(last)) else { return Err(malformed()) };
-    let in_range = last.checked_sub(first).and_then(|difference| difference.checked_add(1));
+    let (Number::Is(first), Number::Is(last)) = (number(first), number(last)) else {
+        return Err(malformed());
+    };
+    let in_range = last
+        .checked_sub(first)
+        .and_then(|difference| difference.checked_add(1));
     match (in_range, length) {
         // `0-0` with no body is how some clients write an empty chunk.
-        (Some(1), Some(0)) if first == 0 => Ok(Chunk { offset: Some(0), length }),
+        (Some(1), Some(0)) if first == 0 => Ok(Chunk {
+            offset: Some(0),
+            length,
+        }),
         (Some(in_range), Some(length)) if in_range != length => Err(ApiError::new(
             Code::SizeInvalid,
             format!("Content-Range covers {in_range} bytes, Content-Length says {length}"),
         )),
-        (Some(in_range), _) => Ok(Chunk { offset: Some(first), length: Some(in_range) }),
+        (Some(in_range), _) => Ok(Chunk {
+            offset: Some(first),
+            length: Some(in_range),
+        }),
         (None, _) => Err(malformed()),
     }
 }
@@ -91,7 +118,10 @@ mod tests {
     use http::HeaderValue;
 
     fn headers(pairs: &[(header::HeaderName, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()))
+            .collect()
     }
 
     #[test]
@@ -122,14 +152,24 @@ mod tests {
     #[test]
     fn chunks_must_agree_with_themselves() {
         let chunk = |range: &str, length: &str| {
-            chunk(&headers(&[(header::CONTENT_RANGE, range), (header::CONTENT_LENGTH, length)]))
-                .map(|chunk| (chunk.offset, chunk.length))
+            chunk(&headers(&[
+                (header::CONTENT_RANGE, range),
+                (header::CONTENT_LENGTH, length),
+            ]))
+            .map(|chunk| (chunk.offset, chunk.length))
         };
         for range in ["3-7", "bytes=3-7", "bytes 3-7/*", "bytes 3-7/20"] {
             assert_eq!(chunk(range, "5").unwrap(), (Some(3), Some(5)), "{range}");
         }
         assert_eq!(chunk("0-0", "0").unwrap(), (Some(0), Some(0)));
-        for (range, length) in [("3-7", "4"), ("7-3", "5"), ("-7", "7"), ("3", "1"), ("a-b", "1"), ("0-18446744073709551615", "5")] {
+        for (range, length) in [
+            ("3-7", "4"),
+            ("7-3", "5"),
+            ("-7", "7"),
+            ("3", "1"),
+            ("a-b", "1"),
+            ("0-18446744073709551615", "5"),
+        ] {
             assert!(chunk(range, length).is_err(), "{range} {length}");
         }
     }

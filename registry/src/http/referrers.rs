@@ -18,9 +18,15 @@ pub(super) async fn list(call: Call<'_>, name: RepoName, subject: Digest) -> Ans
     let wanted = query.get("artifactType").filter(|wanted| !wanted.is_empty());
     let after = query.get("last").map(read_cursor).transpose()?;
     let registry = &call.state.registry;
-    let page = registry.referrers(&name, &subject, wanted.map(str::to_owned), after).await?;
+    let page = registry
+        .referrers(&name, &subject, wanted.map(str::to_owned), after)
+        .await?;
 
-    let bytes = page.items.iter().map(|referrer| referrer.descriptor.len() + 1).sum::<usize>();
+    let bytes = page
+        .items
+        .iter()
+        .map(|referrer| referrer.descriptor.len() + 1)
+        .sum::<usize>();
     let mut index = String::with_capacity(bytes + 128);
     index.push_str(r#"{"schemaVersion":2,"mediaType":""#);
     index.push_str(media_type::OCI_INDEX);
@@ -34,15 +40,24 @@ pub(super) async fn list(call: Call<'_>, name: RepoName, subject: Digest) -> Ans
     index.push_str("]}");
 
     let mut response = Response::new(Body::from(index));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type::OCI_INDEX));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static(media_type::OCI_INDEX),
+    );
     if wanted.is_some() {
-        response.headers_mut().insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
+        response
+            .headers_mut()
+            .insert(FILTERS_APPLIED, HeaderValue::from_static("artifactType"));
     }
     if let Some(last) = page.items.last().filter(|_| page.more) {
         let cursor = format!("{} {}", last.digest, last.artifact_type);
         let path = format!("/v2/{name}/referrers/{subject}");
         match wanted {
-            Some(wanted) => link_next(&mut response, &path, &[("artifactType", wanted), ("last", &cursor)]),
+            Some(wanted) => link_next(
+                &mut response,
+                &path,
+                &[("artifactType", wanted), ("last", &cursor)],
+            ),
             None => link_next(&mut response, &path, &[("last", &cursor)]),
         }
     }

@@ -40,13 +40,19 @@ impl Route {
         if let Some(name) = rest.strip_suffix("/tags/list") {
             return Ok(Self::Tags(name.parse()?));
         }
-        if let Some(name) = rest.strip_suffix("/blobs/uploads").or_else(|| rest.strip_suffix("/blobs/uploads/")) {
+        if let Some(name) = rest
+            .strip_suffix("/blobs/uploads")
+            .or_else(|| rest.strip_suffix("/blobs/uploads/"))
+        {
             return Ok(Self::Uploads(name.parse()?));
         }
         let (parent, last) = rest.rsplit_once('/').ok_or_else(unknown)?;
         if let Some(name) = parent.strip_suffix("/blobs/uploads") {
             let id = last.parse().map_err(|_| {
-                ApiError::new(Code::BlobUploadUnknown, "upload id is malformed, so there is no such upload")
+                ApiError::new(
+                    Code::BlobUploadUnknown,
+                    "upload id is malformed, so there is no such upload",
+                )
             })?;
             return Ok(Self::Upload(name.parse()?, id));
         }
@@ -131,11 +137,23 @@ mod tests {
             ("/v2/_catalog", Route::Catalog),
             ("/v2/a/b/c/tags/list", Route::Tags(name("a/b/c"))),
             ("/v2/tags/list/tags/list", Route::Tags(name("tags/list"))),
-            ("/v2/a/manifests/v1", Route::Manifest(name("a"), "v1".parse().unwrap())),
-            ("/v2/manifests/manifests/list", Route::Manifest(name("manifests"), "list".parse().unwrap())),
+            (
+                "/v2/a/manifests/v1",
+                Route::Manifest(name("a"), "v1".parse().unwrap()),
+            ),
+            (
+                "/v2/manifests/manifests/list",
+                Route::Manifest(name("manifests"), "list".parse().unwrap()),
+            ),
             (&format!("/v2/a/blobs/{DIGEST}"), Route::Blob(name("a"), digest)),
-            (&format!("/v2/a/blobs/{}", DIGEST.replace(':', "%3A")), Route::Blob(name("a"), digest)),
-            (&format!("/v2/a/referrers/{DIGEST}"), Route::Referrers(name("a"), digest)),
+            (
+                &format!("/v2/a/blobs/{}", DIGEST.replace(':', "%3A")),
+                Route::Blob(name("a"), digest),
+            ),
+            (
+                &format!("/v2/a/referrers/{DIGEST}"),
+                Route::Referrers(name("a"), digest),
+            ),
             ("/v2/a/blobs/uploads/", Route::Uploads(name("a"))),
             ("/v2/a/blobs/uploads", Route::Uploads(name("a"))),
         ] {

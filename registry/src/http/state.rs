@@ -1,10 +1,8 @@
 //! What every handler can reach.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::metrics::Metrics;
-use crate::config::Config;
 use crate::service::{Building, Registry, Tokens};
 
 /// Shared by all requests; cloning is cheap.
@@ -15,9 +13,6 @@ pub(crate) struct Inner {
     pub(crate) registry: Arc<Registry>,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) building: Building,
-    pub(crate) config: Arc<Config>,
-    /// The unix socket that this server serves for its worker.
-    pub(crate) socket: PathBuf,
     pub(crate) metrics: Metrics,
 }
 

@@ -27,7 +27,11 @@ pub(super) async fn start(call: Call<'_>, name: RepoName) -> Answer {
         let source: Option<Option<RepoName>> = query.get("from").map(|from| from.parse().ok());
         let mounted = match source {
             Some(None) => false,
-            Some(Some(source)) => registry.mount(&call.principal, &name, Some(&source), &digest).await?,
+            Some(Some(source)) => {
+                registry
+                    .mount(&call.principal, &name, Some(&source), &digest)
+                    .await?
+            }
             None => registry.mount(&call.principal, &name, None, &digest).await?,
         };
         if mounted {
@@ -36,7 +40,9 @@ pub(super) async fn start(call: Call<'_>, name: RepoName) -> Answer {
     } else if let Some(digest) = query.get("digest") {
         let digest: Digest = digest.parse()?;
         let chunk = chunk(call.request.headers())?;
-        registry.push_blob(&name, &actor, digest, chunk, body(call.request.into_body())).await?;
+        registry
+            .push_blob(&name, &actor, digest, chunk, body(call.request.into_body()))
+            .await?;
         return Ok(created(&name, &digest));
     }
     let algorithm = match query.get("digest-algorithm") {
@@ -57,8 +63,15 @@ pub(super) async fn status(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
 pub(super) async fn append(call: Call<'_>, name: RepoName, id: UploadId) -> Answer {
     call.principal.require(Action::Push, &name)?;
     let chunk = chunk(call.request.headers())?;
-    let session = Session { id, repository: name.clone() };
-    let appended = call.state.registry.append(session, chunk, body(call.request.into_body())).await;
+    let session = Session {
+        id,
+        repository: name.clone(),
+    };
+    let appended = call
+        .state
+        .registry
+        .append(session, chunk, body(call.request.into_body()))
+        .await;
     let offset = appended.map_err(|error| explain(error, &name))?;
     Ok(standing(StatusCode::ACCEPTED, &name, id, offset))
 }
@@ -68,18 +81,33 @@ pub(super) async fn finish(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
     let query = Query::of(call.request.uri());
     let digest: Digest = query
         .get("digest")
-        .ok_or_else(|| ApiError::new(Code::DigestInvalid, "closing an upload needs the parameter digest"))?
+        .ok_or_else(|| {
+            ApiError::new(
+                Code::DigestInvalid,
+                "closing an upload needs the parameter digest",
+            )
+        })?
         .parse()?;
     let chunk = chunk(call.request.headers())?;
-    let session = Session { id, repository: name.clone() };
-    let finished = call.state.registry.finish(session, digest, chunk, body(call.request.into_body())).await;
+    let session = Session {
+        id,
+        repository: name.clone(),
+    };
+    let finished = call
+        .state
+        .registry
+        .finish(session, digest, chunk, body(call.request.into_body()))
+        .await;
     finished.map_err(|error| explain(error, &name))?;
     Ok(created(&name, &digest))
 }
 
 pub(super) async fn cancel(call: Call<'_>, name: RepoName, id: UploadId) -> Answer {
     call.principal.require(Action::Push, &name)?;
-    call.state.registry.cancel_upload(Session { id, repository: name }).await?;
+    call.state
+        .registry
+        .cancel_upload(Session { id, repository: name })
+        .await?;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     Ok(response)
@@ -121,9 +149,15 @@ fn standing(status: StatusCode, name: &RepoName, id: UploadId, offset: u64) -> R
 fn created(name: &RepoName, digest: &Digest) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::CREATED;
-    insert(response.headers_mut(), header::LOCATION, &format!("/v2/{name}/blobs/{digest}"));
+    insert(
+        response.headers_mut(),
+        header::LOCATION,
+        &format!("/v2/{name}/blobs/{digest}"),
+    );
     insert(response.headers_mut(), CONTENT_DIGEST, &digest.to_string());
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     response
 }
 

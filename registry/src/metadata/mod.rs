@@ -99,7 +99,11 @@ pub(crate) trait Lists: Send + Sync {
 #[async_trait]
 pub(crate) trait CacheRecords: Send + Sync {
     /// The records of those `keys` that there are, as (key, result), and marks them used.
-    async fn find_cache_records(&self, repository: &RepoName, keys: &[String]) -> Result<Vec<(String, String)>>;
+    async fn find_cache_records(
+        &self,
+        repository: &RepoName,
+        keys: &[String],
+    ) -> Result<Vec<(String, String)>>;
     /// Stores a record that pins `blobs`, all of which must be visible in the repository; else the missing ones.
     async fn put_cache_record(
         &self,
@@ -129,6 +133,8 @@ pub(crate) trait Upkeep: Send + Sync {
     async fn opened(&self) -> Result<Opened>;
     /// Whether the database answers.
     async fn ping(&self) -> Result<()>;
+    /// Returns when the store can't go on: a commit failed so that only recovery at the next start can tell its outcome.
+    async fn broken(&self);
     /// Marks an orderly end and closes. Durable.
     async fn close(&self) -> Result<()>;
 }

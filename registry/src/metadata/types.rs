@@ -128,7 +128,10 @@ pub(crate) struct PutManifest {
 pub(crate) enum PutOutcome {
     Stored,
     /// What it refers to and the repository lacks; nothing was changed.
-    Missing { blobs: Vec<Digest>, manifests: Vec<Digest> },
+    Missing {
+        blobs: Vec<Digest>,
+        manifests: Vec<Digest>,
+    },
 }
 
 #[derive(Clone, Debug)]

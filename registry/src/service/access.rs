@@ -71,7 +71,10 @@ impl Tokens {
     pub(crate) fn new() -> Self {
         let worker = random_token();
         let valid = HashMap::from([(Digest::sha256(worker.as_bytes()), Principal::Worker)]);
-        Self { worker, valid: RwLock::new(valid) }
+        Self {
+            worker,
+            valid: RwLock::new(valid),
+        }
     }
 
     /// The worker's own token, made anew at every start of the server.
@@ -83,7 +86,9 @@ impl Tokens {
     pub(crate) fn issue(&self, grant: BuildGrant) -> String {
         let token = random_token();
         let principal = Principal::Build(Arc::new(grant));
-        self.valid.write().insert(Digest::sha256(token.as_bytes()), principal);
+        self.valid
+            .write()
+            .insert(Digest::sha256(token.as_bytes()), principal);
         token
     }
 
@@ -110,7 +115,10 @@ mod tests {
     #[test]
     fn a_build_pushes_where_it_was_granted_and_deletes_nowhere() {
         let tokens = Tokens::new();
-        let names: Vec<RepoName> = ["app", "cache", "other"].iter().map(|name| name.parse().unwrap()).collect();
+        let names: Vec<RepoName> = ["app", "cache", "other"]
+            .iter()
+            .map(|name| name.parse().unwrap())
+            .collect();
         let grant = BuildGrant {
             build: "b1".to_owned(),
             push: BTreeSet::from([names[0].clone()]),
@@ -118,7 +126,12 @@ mod tests {
         };
         let token = tokens.issue(grant);
         let principal = tokens.find(&token).unwrap();
-        let may = |action| names.iter().map(|name| principal.may(action, name)).collect::<Vec<_>>();
+        let may = |action| {
+            names
+                .iter()
+                .map(|name| principal.may(action, name))
+                .collect::<Vec<_>>()
+        };
         assert_eq!(may(Action::Pull), [true, true, true]);
         assert_eq!(may(Action::Push), [true, true, false]);
         assert_eq!(may(Action::Delete), [false, false, false]);

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use oci::{Digest, RepoName};
 
-use super::cached::CacheKey;
 use super::{Action, Principal, Registry, RegistryError, Result};
 use crate::metadata::{DeleteOutcome, StoredBlob};
 use crate::storage::ByteStream;
@@ -22,7 +21,7 @@ pub(crate) struct OpenBlob {
 impl Registry {
     /// Finds a blob that is visible in the repository.
     pub(crate) async fn blob(&self, repository: &RepoName, digest: &Digest) -> Result<Arc<StoredBlob>> {
-        let slot = match self.caches.blobs.get(repository, &CacheKey::Digest(digest)) {
+        let slot = match self.caches.blobs.get(repository, digest) {
             Ok(blob) => return Ok(blob),
             Err(slot) => slot,
         };
@@ -52,20 +51,28 @@ impl Registry {
     ) -> Result<bool> {
         let sources = match source {
             Some(source) => vec![source.clone()],
-            None => self.metadata.repositories_of(digest, ANONYMOUS_MOUNT_SOURCES).await?,
+            None => {
+                self.metadata
+                    .repositories_of(digest, ANONYMOUS_MOUNT_SOURCES)
+                    .await?
+            }
         };
-        let Some(source) = sources.into_iter().find(|source| caller.may(Action::Pull, source)) else {
+        let Some(source) = sources
+            .into_iter()
+            .find(|source| caller.may(Action::Pull, source))
+        else {
             return Ok(false);
         };
         let (registry, target, digest) = (Arc::clone(self), target.clone(), *digest);
-        tokio::spawn(async move { Ok(registry.metadata.mount_blob(&target, &source, &digest).await?) }).await?
+        tokio::spawn(async move { Ok(registry.metadata.mount_blob(&target, &source, &digest).await?) })
+            .await?
     }
 
     pub(crate) async fn delete_blob(self: &Arc<Self>, repository: &RepoName, digest: &Digest) -> Result<()> {
         let (registry, repository, digest) = (Arc::clone(self), repository.clone(), *digest);
         tokio::spawn(async move {
             let outcome = registry.metadata.hide_blob(&repository, &digest).await?;
-            registry.caches.blobs.changed(&repository);
+            registry.caches.blobs.changed(&repository, digest);
             match outcome {
                 DeleteOutcome::Deleted => Ok(()),
                 DeleteOutcome::Unknown => Err(RegistryError::BlobUnknown { repository, digest }),

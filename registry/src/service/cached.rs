@@ -1,30 +1,36 @@
 //! What is read most, in memory. Right for one process over its own database: nobody else changes it.
 //!
-//! An entry carries the generation of its repository, which is read before the database is and bumped after a change
-//! has committed and before that is answered. So whoever reads after an answer never sees what was before it, and a
-//! slow reader can't put an old value back.
+//! An entry carries the generation of its name, which is read before the database is and bumped after a change has
+//! committed and before that is answered. So whoever reads after an answer never sees what was before it, and a slow
+//! reader can't put an old value back.
 
+use std::fmt::Display;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::sync::Cache;
-use oci::{Digest, Reference, RepoName};
+use oci::{Digest, RepoName};
 
 use crate::metadata::{StoredBlob, StoredManifest};
 
 /// Manifest bytes kept in memory.
 const MANIFEST_CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// Tags kept in memory; each takes some 300 bytes.
+const TAG_CACHE_ENTRIES: u64 = 64 * 1024;
 /// Blob locations kept in memory.
 const BLOB_CACHE_ENTRIES: u64 = 16 * 1024;
 /// Entries live for less than half the review delay, since reading them does not put a review off.
 const ENTRY_LIFE: Duration = Duration::from_secs(6 * 3600);
-/// Generations are kept for hashes of names; two repositories that share one only lose entries too early.
+/// Generations are kept for hashes of names; two names that share one only lose entries too early.
 const GENERATIONS: usize = 4096;
 
 pub(super) struct Caches {
+    /// By digest.
     pub(super) manifests: Cached<StoredManifest>,
+    /// What tags name. Apart from the manifests, because many tags may name one.
+    pub(super) tags: Cached<Digest>,
     pub(super) blobs: Cached<StoredBlob>,
 }
 
@@ -42,7 +48,10 @@ struct Entry<V> {
 
 impl<V> Clone for Entry<V> {
     fn clone(&self) -> Self {
-        Self { generation: self.generation, value: Arc::clone(&self.value) }
+        Self {
+            generation: self.generation,
+            value: Arc::clone(&self.value),
+        }
     }
 }
 
@@ -57,6 +66,7 @@ impl Caches {
         let weigh = |key: &str, manifest: &StoredManifest| key.len() + manifest.bytes.len() + 200;
         Self {
             manifests: Cached::new(MANIFEST_CACHE_BYTES, weigh),
+            tags: Cached::new(TAG_CACHE_ENTRIES, |_, _| 1),
             blobs: Cached::new(BLOB_CACHE_ENTRIES, |_, _| 1),
         }
     }
@@ -78,43 +88,49 @@ impl<V: Send + Sync + 'static> Cached<V> {
     }
 
     /// The value, or the slot for what the database says.
-    pub(super) fn get(&self, repository: &RepoName, name: &CacheKey) -> Result<Arc<V>, Slot> {
-        let generation = self.generation(repository).load(Ordering::Acquire);
-        let key = format!("{repository}/{name}");
+    pub(super) fn get(&self, repository: &RepoName, name: impl Display) -> Result<Arc<V>, Slot> {
+        let key = key(repository, name);
+        let generation = self.generation(&key).load(Ordering::Acquire);
         match self.entries.get(key.as_str()) {
             Some(entry) if entry.generation == generation => Ok(entry.value),
-            _ => Err(Slot { key: key.into_boxed_str(), generation }),
+            _ => Err(Slot {
+                key: key.into_boxed_str(),
+                generation,
+            }),
         }
     }
 
     pub(super) fn put(&self, slot: Slot, value: Arc<V>) {
-        self.entries.insert(slot.key, Entry { generation: slot.generation, value });
+        self.entries.insert(
+            slot.key,
+            Entry {
+                generation: slot.generation,
+                value,
+            },
+        );
     }
 
     /// To be called after the change has committed and before it is answered.
-    pub(super) fn changed(&self, repository: &RepoName) {
-        self.generation(repository).fetch_add(1, Ordering::AcqRel);
+    pub(super) fn changed(&self, repository: &RepoName, name: impl Display) {
+        self.generation(&key(repository, name))
+            .fetch_add(1, Ordering::AcqRel);
     }
 
-    fn generation(&self, repository: &RepoName) -> &AtomicU64 {
-        let hash = self.hasher.hash_one(repository.as_str());
+    /// As [`Cached::changed`], where the names are not known.
+    pub(super) fn all_changed(&self) {
+        for generation in &self.generations {
+            generation.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn generation(&self, key: &str) -> &AtomicU64 {
+        let hash = self.hasher.hash_one(key);
         &self.generations[hash as usize % GENERATIONS]
     }
 }
 
-/// What is looked up in a repository. Tags have no `:`, so the two kinds don't meet.
-pub(super) enum CacheKey<'a> {
-    Digest(&'a Digest),
-    Reference(&'a Reference),
-}
-
-impl std::fmt::Display for CacheKey<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Digest(digest) => digest.fmt(f),
-            Self::Reference(reference) => reference.fmt(f),
-        }
-    }
+fn key(repository: &RepoName, name: impl Display) -> String {
+    format!("{repository}/{name}")
 }
 
 #[cfg(test)]
@@ -125,15 +141,21 @@ mod tests {
     fn a_slow_reader_can_not_put_back_what_was_before_a_change() {
         let cached: Cached<u32> = Cached::new(100, |_, _| 1);
         let repository: RepoName = "app".parse().unwrap();
-        let tag = Reference::Tag("latest".parse().unwrap());
-        let key = CacheKey::Reference(&tag);
-        let Err(slow) = cached.get(&repository, &key) else { panic!("empty") };
-        cached.changed(&repository);
+        let get = || cached.get(&repository, "latest");
+        let Err(slow) = get() else { panic!("empty") };
+        cached.changed(&repository, "latest");
         cached.put(slow, Arc::new(1));
-        let Err(fresh) = cached.get(&repository, &key) else { panic!("the old value is served") };
+        let Err(fresh) = get() else {
+            panic!("the old value is served")
+        };
         cached.put(fresh, Arc::new(2));
-        assert_eq!(cached.get(&repository, &key).ok(), Some(Arc::new(2)));
-        cached.changed(&repository);
-        assert!(cached.get(&repository, &key).is_err());
+        assert_eq!(get().ok(), Some(Arc::new(2)));
+        cached.changed(&repository, "latest");
+        let Err(slot) = get() else {
+            panic!("the old value is served")
+        };
+        cached.put(slot, Arc::new(3));
+        cached.all_changed();
+        assert!(get().is_err());
     }
 }

@@ -34,7 +34,10 @@ pub(crate) enum RegistryError {
     #[error("content has digest {actual}, not {expected}")]
     DigestMismatch { expected: Digest, actual: Digest },
     #[error("manifest {reference} is not in repository {repository}")]
-    ManifestUnknown { repository: RepoName, reference: Reference },
+    ManifestUnknown {
+        repository: RepoName,
+        reference: Reference,
+    },
     #[error(transparent)]
     ManifestInvalid(#[from] ManifestError),
     #[error("manifest has more than {limit} bytes")]

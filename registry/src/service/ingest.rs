@@ -71,7 +71,12 @@ impl Registry {
                 hasher.update(piece);
             }
             let offset = source.start + first.bytes as u64;
-            return Ok(Received { hasher, offset, pieces: first.pieces, writer: None });
+            return Ok(Received {
+                hasher,
+                offset,
+                pieces: first.pieces,
+                writer: None,
+            });
         }
         let writer = self.store.open_upload(source.session.id, source.start).await?;
         let mut ingest = Ingest {
@@ -110,8 +115,10 @@ impl Ingest<'_> {
         loop {
             match batch.end {
                 End::NotYet => {
-                    let (done, next) =
-                        tokio::join!(self.process(batch.pieces, batch.bytes), next_batch(body, BATCH_BYTES));
+                    let (done, next) = tokio::join!(
+                        self.process(batch.pieces, batch.bytes),
+                        next_batch(body, BATCH_BYTES)
+                    );
                     done?;
                     batch = next;
                     self.record_sometimes().await?;
@@ -120,7 +127,10 @@ impl Ingest<'_> {
                 End::Broken(source) => {
                     self.process(batch.pieces, batch.bytes).await?;
                     self.record().await?;
-                    return Err(RegistryError::BodyBroken { received: self.offset - begin, source });
+                    return Err(RegistryError::BodyBroken {
+                        received: self.offset - begin,
+                        source,
+                    });
                 }
             }
         }
@@ -168,7 +178,11 @@ impl Ingest<'_> {
 
 /// Takes what comes until it is `limit` bytes or more.
 async fn next_batch(body: &mut BodyStream, limit: usize) -> Batch {
-    let mut batch = Batch { pieces: Vec::new(), bytes: 0, end: End::NotYet };
+    let mut batch = Batch {
+        pieces: Vec::new(),
+        bytes: 0,
+        end: End::NotYet,
+    };
     while batch.bytes <= limit {
         match body.next().await {
             Some(Ok(piece)) => {

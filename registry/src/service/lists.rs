@@ -27,14 +27,22 @@ impl<T> Page<T> {
 }
 
 impl Registry {
-    pub(crate) async fn tags(&self, repository: &RepoName, after: Option<&str>, limit: u32) -> Result<Page<Tag>> {
+    pub(crate) async fn tags(
+        &self,
+        repository: &RepoName,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<Tag>> {
         let tags = self.metadata.list_tags(repository, after, limit + 1).await?;
         let tags = tags.ok_or_else(|| RegistryError::NameUnknown(repository.clone()))?;
         Ok(Page::cut(tags, limit))
     }
 
     pub(crate) async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Page<RepoName>> {
-        Ok(Page::cut(self.metadata.list_repositories(after, limit + 1).await?, limit))
+        Ok(Page::cut(
+            self.metadata.list_repositories(after, limit + 1).await?,
+            limit,
+        ))
     }
 
     /// Empty for what isn't known, as the specification asks.

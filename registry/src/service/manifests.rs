@@ -6,7 +6,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
 
-use super::cached::CacheKey;
 use super::{Registry, RegistryError, Result};
 use crate::metadata::{DeleteOutcome, PutManifest, PutOutcome, StoredManifest};
 
@@ -37,29 +36,35 @@ impl Registry {
         repository: &RepoName,
         reference: &Reference,
     ) -> Result<Arc<StoredManifest>> {
-        let slot = match self.caches.manifests.get(repository, &CacheKey::Reference(reference)) {
+        let unknown = || RegistryError::ManifestUnknown {
+            repository: repository.clone(),
+            reference: reference.clone(),
+        };
+        let digest = match reference {
+            Reference::Digest(digest) => *digest,
+            Reference::Tag(tag) => self.tagged(repository, tag).await?.ok_or_else(unknown)?,
+        };
+        let slot = match self.caches.manifests.get(repository, digest) {
             Ok(manifest) => return Ok(manifest),
             Err(slot) => slot,
         };
-        let unknown =
-            || RegistryError::ManifestUnknown { repository: repository.clone(), reference: reference.clone() };
-        let manifest = match reference {
-            Reference::Digest(digest) => {
-                let found = self.metadata.find_manifest(repository, digest).await?;
-                Arc::new(found.ok_or_else(unknown)?)
-            }
-            Reference::Tag(tag) => {
-                let digest = self.metadata.resolve_tag(repository, tag).await?.ok_or_else(unknown)?;
-                // Through the cache: many tags may name one manifest.
-                Box::pin(self.manifest(repository, &Reference::Digest(digest))).await.map_err(|error| match error
-                {
-                    RegistryError::ManifestUnknown { .. } => unknown(),
-                    other => other,
-                })?
-            }
-        };
+        let found = self.metadata.find_manifest(repository, &digest).await?;
+        let manifest = Arc::new(found.ok_or_else(unknown)?);
         self.caches.manifests.put(slot, Arc::clone(&manifest));
         Ok(manifest)
+    }
+
+    /// What a tag names.
+    async fn tagged(&self, repository: &RepoName, tag: &Tag) -> Result<Option<Digest>> {
+        let slot = match self.caches.tags.get(repository, tag) {
+            Ok(digest) => return Ok(Some(*digest)),
+            Err(slot) => slot,
+        };
+        let digest = self.metadata.resolve_tag(repository, tag).await?;
+        if let Some(digest) = digest {
+            self.caches.tags.put(slot, Arc::new(digest));
+        }
+        Ok(digest)
     }
 
     /// Checks and stores a manifest and sets its tags, all or nothing. Durable.
@@ -81,13 +86,22 @@ impl Registry {
         let put = self.put_of(push, actual, manifest);
         let registry = Arc::clone(self);
         tokio::spawn(async move {
+            let tags = put.tags.clone();
             let outcome = registry.metadata.put_manifest(put).await?;
-            registry.caches.manifests.changed(&repository);
+            registry.caches.manifests.changed(&repository, actual);
+            for tag in &tags {
+                registry.caches.tags.changed(&repository, tag);
+            }
             match outcome {
-                PutOutcome::Stored => Ok(Pushed { digest: actual, subject }),
-                PutOutcome::Missing { blobs, manifests } => {
-                    Err(RegistryError::ManifestIncomplete { repository, blobs, manifests })
-                }
+                PutOutcome::Stored => Ok(Pushed {
+                    digest: actual,
+                    subject,
+                }),
+                PutOutcome::Missing { blobs, manifests } => Err(RegistryError::ManifestIncomplete {
+                    repository,
+                    blobs,
+                    manifests,
+                }),
             }
         })
         .await?
@@ -127,21 +141,38 @@ impl Registry {
         let actor = actor.to_owned();
         tokio::spawn(async move {
             let outcome = match &reference {
-                Reference::Tag(tag) => match registry.metadata.delete_tag(&repository, tag, &actor).await? {
-                    true => DeleteOutcome::Deleted,
-                    false => DeleteOutcome::Unknown,
-                },
+                Reference::Tag(tag) => {
+                    let deleted = registry.metadata.delete_tag(&repository, tag, &actor).await?;
+                    registry.caches.tags.changed(&repository, tag);
+                    if deleted {
+                        DeleteOutcome::Deleted
+                    } else {
+                        DeleteOutcome::Unknown
+                    }
+                }
                 Reference::Digest(digest) => {
-                    registry.metadata.delete_manifest(&repository, digest, &actor).await?
+                    let outcome = registry
+                        .metadata
+                        .delete_manifest(&repository, digest, &actor)
+                        .await?;
+                    registry.caches.manifests.changed(&repository, digest);
+                    // Its tags went with it, whichever they were.
+                    registry.caches.tags.all_changed();
+                    outcome
                 }
             };
-            registry.caches.manifests.changed(&repository);
             match (outcome, &reference) {
                 (DeleteOutcome::Deleted, _) => Ok(()),
                 (DeleteOutcome::ReferencedBy(index), Reference::Digest(digest)) => {
-                    Err(RegistryError::ManifestInUse { digest: *digest, index })
+                    Err(RegistryError::ManifestInUse {
+                        digest: *digest,
+                        index,
+                    })
                 }
-                _ => Err(RegistryError::ManifestUnknown { repository, reference }),
+                _ => Err(RegistryError::ManifestUnknown {
+                    repository,
+                    reference,
+                }),
             }
         })
         .await?

@@ -47,6 +47,12 @@ impl Registry {
         limits: Limits,
         sparse_indexes: bool,
     ) -> Self {
-        Self { metadata, store, limits, sparse_indexes, caches: Caches::new() }
+        Self {
+            metadata,
+            store,
+            limits,
+            sparse_indexes,
+            caches: Caches::new(),
+        }
     }
 }

@@ -58,13 +58,19 @@ impl Registry {
     /// How many bytes a session has.
     pub(crate) async fn upload_offset(&self, session: &Session) -> Result<u64> {
         let found = self.metadata.find_upload(session.id, &session.repository).await?;
-        found.map(|state| state.offset).ok_or(RegistryError::UploadUnknown(session.id))
+        found
+            .map(|state| state.offset)
+            .ok_or(RegistryError::UploadUnknown(session.id))
     }
 
     pub(crate) async fn cancel_upload(self: &Arc<Self>, session: Session) -> Result<()> {
         let registry = Arc::clone(self);
         tokio::spawn(async move {
-            if !registry.metadata.cancel_upload(session.id, &session.repository).await? {
+            if !registry
+                .metadata
+                .cancel_upload(session.id, &session.repository)
+                .await?
+            {
                 return Err(RegistryError::UploadUnknown(session.id));
             }
             Ok(registry.store.discard_upload(session.id).await?)
@@ -102,13 +108,20 @@ impl Registry {
         let registry = Arc::clone(self);
         tokio::spawn(async move {
             let key = registry.store.new_name(&expected);
-            let closing = Closing { digest: expected, key: key.clone() };
+            let closing = Closing {
+                digest: expected,
+                key: key.clone(),
+            };
             let state = registry.claim(&session, chunk.offset, Some(closing)).await?;
-            let closed = registry.close(&session, &state, &expected, &key, chunk, body).await;
+            let closed = registry
+                .close(&session, &state, &expected, &key, chunk, body)
+                .await;
             match &closed {
                 Ok(()) => {}
                 // The object may be stored already, so that the session can't go on.
-                Err(RegistryError::Metadata(_) | RegistryError::Storage(_)) => registry.abandon(&session).await,
+                Err(RegistryError::Metadata(_) | RegistryError::Storage(_)) => {
+                    registry.abandon(&session).await
+                }
                 Err(_) => registry.release(&session, &state).await,
             }
             closed
@@ -127,14 +140,20 @@ impl Registry {
     ) -> Result<()> {
         let (registry, repository, actor) = (Arc::clone(self), repository.clone(), actor.to_owned());
         tokio::spawn(async move {
-            let session = Session { id: UploadId::random(), repository };
+            let session = Session {
+                id: UploadId::random(),
+                repository,
+            };
             let key = registry.store.new_name(&expected);
             let upload = NewUpload {
                 id: session.id,
                 repository: session.repository.clone(),
                 principal: actor,
                 algorithm: expected.algorithm(),
-                closing: Some(Closing { digest: expected, key: key.clone() }),
+                closing: Some(Closing {
+                    digest: expected,
+                    key: key.clone(),
+                }),
             };
             let stored = registry.metadata.create_upload(upload).await?;
             let state = UploadState {
@@ -145,7 +164,9 @@ impl Registry {
                 epoch: 1,
                 stored,
             };
-            let closed = registry.close(&session, &state, &expected, &key, chunk, body).await;
+            let closed = registry
+                .close(&session, &state, &expected, &key, chunk, body)
+                .await;
             if closed.is_err() {
                 registry.abandon(&session).await;
             }
@@ -154,15 +175,27 @@ impl Registry {
         .await?
     }
 
-    async fn claim(&self, session: &Session, offset: Option<u64>, closing: Option<Closing>) -> Result<UploadState> {
-        let claim =
-            ClaimUpload { id: session.id, repository: session.repository.clone(), offset, closing };
+    async fn claim(
+        &self,
+        session: &Session,
+        offset: Option<u64>,
+        closing: Option<Closing>,
+    ) -> Result<UploadState> {
+        let claim = ClaimUpload {
+            id: session.id,
+            repository: session.repository.clone(),
+            offset,
+            closing,
+        };
         for _ in 0..BUSY_TRIES {
             match self.metadata.claim_upload(claim.clone()).await? {
                 ClaimOutcome::Claimed(state) => return Ok(state),
                 ClaimOutcome::Unknown => return Err(RegistryError::UploadUnknown(session.id)),
                 ClaimOutcome::WrongOffset(offset) => {
-                    return Err(RegistryError::UploadOffset { upload: session.id, offset });
+                    return Err(RegistryError::UploadOffset {
+                        upload: session.id,
+                        offset,
+                    });
                 }
                 // A client that lost its connection comes back before the request it lost has noticed.
                 ClaimOutcome::Busy => tokio::time::sleep(BUSY_PAUSE).await,
@@ -179,7 +212,12 @@ impl Registry {
         body: BodyStream,
     ) -> Result<u64> {
         let hasher = self.hasher(session, state, state.algorithm).await?;
-        let source = Source { session, epoch: state.epoch, start: state.offset, hasher };
+        let source = Source {
+            session,
+            epoch: state.epoch,
+            start: state.offset,
+            hasher,
+        };
         let mut received = self.receive(source, body).await?;
         check_length(chunk, received.offset - state.offset)?;
         if !received.pieces.is_empty() {
@@ -209,12 +247,20 @@ impl Registry {
         body: BodyStream,
     ) -> Result<()> {
         let hasher = self.hasher(session, state, expected.algorithm()).await?;
-        let source = Source { session, epoch: state.epoch, start: state.offset, hasher };
+        let source = Source {
+            session,
+            epoch: state.epoch,
+            start: state.offset,
+            hasher,
+        };
         let received = self.receive(source, body).await?;
         check_length(chunk, received.offset - state.offset)?;
         let actual = received.hasher.clone().finish();
         if actual != *expected {
-            return Err(RegistryError::DigestMismatch { expected: *expected, actual });
+            return Err(RegistryError::DigestMismatch {
+                expected: *expected,
+                actual,
+            });
         }
         let mut commit = CommitBlob {
             upload: session.id,

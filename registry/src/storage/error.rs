@@ -33,7 +33,10 @@ impl StorageError {
     pub(crate) fn is_full(&self) -> bool {
         match self {
             Self::Object { source, .. } | Self::Upload { source, .. } | Self::Store { source, .. } => {
-                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+                matches!(
+                    source.kind(),
+                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+                )
             }
             Self::Truncated { .. } => false,
         }

@@ -88,7 +88,13 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert_eq!(UploadId::from_bytes(id.as_bytes()), Ok(id));
         let upper = id.to_string().to_uppercase() + "A";
-        for text in ["", "..", "../../../../../../../../../../etc", &upper, "6ba7b810-9dad-11d1-80b4-00c04fd430c8"] {
+        for text in [
+            "",
+            "..",
+            "../../../../../../../../../../etc",
+            &upper,
+            "6ba7b810-9dad-11d1-80b4-00c04fd430c8",
+        ] {
             assert_eq!(text.parse::<UploadId>(), Err(UploadIdError), "{text}");
         }
     }

@@ -27,13 +27,20 @@ async fn identity_is_kept(store: &dyn BlobStore) {
 async fn small_objects_are_stored_whole(store: &dyn BlobStore) {
     for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
         let key = store.new_name(&Digest::of(algorithm, b"hello"));
-        let data = vec![Bytes::from_static(b""), Bytes::from_static(b"hel"), Bytes::from_static(b"lo")];
+        let data = vec![
+            Bytes::from_static(b""),
+            Bytes::from_static(b"hel"),
+            Bytes::from_static(b"lo"),
+        ];
         store.put(UploadId::random(), &key, data).await.unwrap();
         assert_eq!(read(store, &key, 0..5).await, b"hello");
         assert_eq!(read(store, &key, 1..3).await, b"el");
         assert_eq!(read(store, &key, 2..2).await, b"");
         let pieces: Result<Vec<Bytes>, _> = store.read(&key, 0..9).await.unwrap().try_collect().await;
-        assert!(pieces.is_err(), "a truncated object is an error, not a short answer");
+        assert!(
+            pieces.is_err(),
+            "a truncated object is an error, not a short answer"
+        );
         store.delete(&key).await.unwrap();
     }
 }
@@ -43,23 +50,43 @@ async fn uploads_continue_and_are_cut_to_their_offset(store: &dyn BlobStore) {
     // More than a piece, less than two, so that reads come in parts.
     let body: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
     let mut writer = store.open_upload(upload, 0).await.unwrap();
-    writer.append(vec![Bytes::copy_from_slice(&body[..1000])]).await.unwrap();
-    writer.append(vec![Bytes::from_static(b"never recorded")]).await.unwrap();
+    writer
+        .append(vec![Bytes::copy_from_slice(&body[..1000])])
+        .await
+        .unwrap();
+    writer
+        .append(vec![Bytes::from_static(b"never recorded")])
+        .await
+        .unwrap();
     drop(writer);
     assert_eq!(store.list_uploads().await.unwrap(), [upload]);
     let mut writer = store.open_upload(upload, 1000).await.unwrap();
-    writer.append(vec![Bytes::copy_from_slice(&body[1000..])]).await.unwrap();
-    let hasher = store.hash_upload(upload, body.len() as u64, Algorithm::Sha256).await.unwrap();
+    writer
+        .append(vec![Bytes::copy_from_slice(&body[1000..])])
+        .await
+        .unwrap();
+    let hasher = store
+        .hash_upload(upload, body.len() as u64, Algorithm::Sha256)
+        .await
+        .unwrap();
     let digest = hasher.finish();
     assert_eq!(digest, Digest::sha256(&body));
-    assert!(store.hash_upload(upload, body.len() as u64 + 1, Algorithm::Sha256).await.is_err());
+    assert!(
+        store
+            .hash_upload(upload, body.len() as u64 + 1, Algorithm::Sha256)
+            .await
+            .is_err()
+    );
     let key = store.new_name(&digest);
     writer.finish(&key).await.unwrap();
     assert_eq!(store.list_uploads().await.unwrap(), []);
     assert_eq!(read(store, &key, 0..body.len() as u64).await, body);
     assert_eq!(read(store, &key, 70_000..300_000).await, &body[70_000..300_000]);
     store.delete(&key).await.unwrap();
-    assert!(store.open_upload(UploadId::random(), 5).await.is_err(), "recorded bytes are not there");
+    assert!(
+        store.open_upload(UploadId::random(), 5).await.is_err(),
+        "recorded bytes are not there"
+    );
     for left in store.list_uploads().await.unwrap() {
         store.discard_upload(left).await.unwrap();
     }
@@ -70,7 +97,10 @@ async fn names_are_never_reused_and_listed_in_order(store: &dyn BlobStore) {
     for index in 0..6_u8 {
         // Twice the same digest: the names differ.
         let key = store.new_name(&Digest::sha256(&[index / 2]));
-        store.put(UploadId::random(), &key, vec![Bytes::copy_from_slice(&[index])]).await.unwrap();
+        store
+            .put(UploadId::random(), &key, vec![Bytes::copy_from_slice(&[index])])
+            .await
+            .unwrap();
         keys.push(key);
     }
     keys.sort();

@@ -16,7 +16,9 @@ impl Blobs for Sqlite {
     async fn commit_blob(&self, commit: CommitBlob) -> Result<CommitOutcome> {
         let review_delay = self.times.review_delay;
         self.writer
-            .run(Durable, move |connection| Box::pin(commit_blob(connection, commit, review_delay)))
+            .run(Durable, move |connection| {
+                Box::pin(commit_blob(connection, commit, review_delay))
+            })
             .await
     }
 
@@ -33,13 +35,18 @@ impl Blobs for Sqlite {
         .fetch_optional(&self.readers)
         .await
         .during("finding a blob")?;
-        let Some((stored, key, repository_id, blob_id, review_at)) = found else { return Ok(None) };
+        let Some((stored, key, repository_id, blob_id, review_at)) = found else {
+            return Ok(None);
+        };
         // Whoever was told that a blob is here can rely on it for half the delay.
         let soon = now() + self.times.review_delay / 2;
         if review_at.is_some_and(|at| at < soon) && !self.put_off_review(repository_id, blob_id).await? {
             return Ok(None);
         }
-        Ok(Some(StoredBlob { size: size(stored), key: ObjectName::new(key) }))
+        Ok(Some(StoredBlob {
+            size: size(stored),
+            key: ObjectName::new(key),
+        }))
     }
 
     async fn mount_blob(&self, target: &RepoName, source: &RepoName, digest: &Digest) -> Result<bool> {
@@ -60,7 +67,9 @@ impl Blobs for Sqlite {
                     .fetch_optional(&mut *connection)
                     .await
                     .during("finding a blob to mount")?;
-                    let Some((blob_id, size)) = blob else { return Ok(false) };
+                    let Some((blob_id, size)) = blob else {
+                        return Ok(false);
+                    };
                     let target = ensure_repository(connection, &target).await?;
                     link(connection, target, blob_id, size, "mounted", review_delay).await?;
                     Ok(true)
@@ -87,7 +96,9 @@ impl Blobs for Sqlite {
     async fn hide_blob(&self, repository: &RepoName, digest: &Digest) -> Result<DeleteOutcome> {
         let (repository, digest) = (repository.clone(), *digest);
         self.writer
-            .run(Durable, move |connection| Box::pin(hide_blob(connection, repository, digest)))
+            .run(Durable, move |connection| {
+                Box::pin(hide_blob(connection, repository, digest))
+            })
             .await
     }
 }
@@ -164,7 +175,15 @@ async fn commit_blob(
         (None, own) => insert_blob(connection, &commit, own.as_ref(), now).await?,
     };
     let repository = ensure_repository(connection, &commit.repository).await?;
-    link(connection, repository, blob_id, stored_size(commit.size), "pushed", review_delay).await?;
+    link(
+        connection,
+        repository,
+        blob_id,
+        stored_size(commit.size),
+        "pushed",
+        review_delay,
+    )
+    .await?;
     Ok(CommitOutcome::Committed)
 }
 
@@ -256,7 +275,9 @@ async fn hide_blob(
     .fetch_optional(&mut *connection)
     .await
     .during("finding a blob to delete")?;
-    let Some((repository_id, blob_id)) = link else { return Ok(DeleteOutcome::Unknown) };
+    let Some((repository_id, blob_id)) = link else {
+        return Ok(DeleteOutcome::Unknown);
+    };
     let user: Option<Vec<u8>> = sqlx::query_scalar(
         "SELECT m.digest FROM manifest_blobs mb JOIN manifests m ON m.id = mb.manifest_id
          WHERE mb.repository_id = ?1 AND mb.blob_id = ?2 AND m.deleted_at IS NULL LIMIT 1",

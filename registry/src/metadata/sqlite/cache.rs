@@ -31,8 +31,11 @@ impl CacheRecords for Sqlite {
         .await
         .during("finding cache records")?;
         let stale = now() - LAST_USED_STEP_MICROS;
-        let used: Vec<&str> =
-            found.iter().filter(|(_, _, last)| *last < stale).map(|(key, ..)| key.as_str()).collect();
+        let used: Vec<&str> = found
+            .iter()
+            .filter(|(_, _, last)| *last < stale)
+            .map(|(key, ..)| key.as_str())
+            .collect();
         if !used.is_empty() {
             self.mark_used(repository, text_list(&used)).await?;
         }
@@ -52,7 +55,9 @@ impl CacheRecords for Sqlite {
             result: result.to_owned(),
             blobs: blobs.to_vec(),
         };
-        self.writer.run(Async, move |connection| Box::pin(put_record(connection, record))).await
+        self.writer
+            .run(Async, move |connection| Box::pin(put_record(connection, record)))
+            .await
     }
 
     async fn find_memos(&self, repository: &RepoName, keys: &[String]) -> Result<Vec<(String, String)>> {

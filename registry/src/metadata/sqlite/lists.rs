@@ -28,7 +28,9 @@ impl Lists for Sqlite {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Option<Vec<Tag>>> {
-        let Some(id) = self.read_repository_id(repository).await? else { return Ok(None) };
+        let Some(id) = self.read_repository_id(repository).await? else {
+            return Ok(None);
+        };
         let names: Vec<String> = sqlx::query_scalar(TAGS)
             .bind(id)
             .bind(after.unwrap_or_default())
@@ -36,7 +38,11 @@ impl Lists for Sqlite {
             .fetch_all(&self.readers)
             .await
             .during("listing tags")?;
-        names.iter().map(|name| tag(name)).collect::<Result<_>>().map(Some)
+        names
+            .iter()
+            .map(|name| tag(name))
+            .collect::<Result<_>>()
+            .map(Some)
     }
 
     async fn list_repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<RepoName>> {
@@ -50,7 +56,9 @@ impl Lists for Sqlite {
     }
 
     async fn list_referrers(&self, query: ReferrersQuery) -> Result<Vec<Referrer>> {
-        let Some(id) = self.read_repository_id(&query.repository).await? else { return Ok(Vec::new()) };
+        let Some(id) = self.read_repository_id(&query.repository).await? else {
+            return Ok(Vec::new());
+        };
         let (after_type, after_digest) = match &query.after {
             Some((artifact_type, digest)) => (artifact_type.as_str(), digest.to_bytes()),
             None => ("", Vec::new()),
@@ -98,8 +106,9 @@ mod tests {
     #[tokio::test]
     async fn no_list_scans_or_sorts() {
         let directory = tempfile::tempdir().unwrap();
-        let store =
-            Sqlite::open(&directory.path().join("registry.db"), &Limits::default()).await.unwrap();
+        let store = Sqlite::open(&directory.path().join("registry.db"), &Limits::default())
+            .await
+            .unwrap();
         for (sql, index) in [
             (TAGS, "PRIMARY KEY (repository_id=? AND name>?)"),
             (REPOSITORIES, "repositories_in_catalog (name>?)"),
@@ -119,7 +128,10 @@ mod tests {
                     .unwrap();
             let steps: Vec<&str> = plan.iter().map(|(_, _, _, detail)| detail.as_str()).collect();
             assert_eq!(steps.len(), 1, "{sql}: {steps:?}");
-            assert!(steps[0].starts_with("SEARCH") && steps[0].contains(index), "{sql}: {steps:?}");
+            assert!(
+                steps[0].starts_with("SEARCH") && steps[0].contains(index),
+                "{sql}: {steps:?}"
+            );
         }
     }
 }

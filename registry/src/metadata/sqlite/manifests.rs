@@ -17,7 +17,11 @@ use crate::metadata::{DeleteOutcome, Manifests, PutManifest, PutOutcome, Result,
 impl Manifests for Sqlite {
     async fn put_manifest(&self, put: PutManifest) -> Result<PutOutcome> {
         let times = self.times;
-        self.writer.run(Durable, move |connection| Box::pin(put_manifest(connection, put, times))).await
+        self.writer
+            .run(Durable, move |connection| {
+                Box::pin(put_manifest(connection, put, times))
+            })
+            .await
     }
 
     async fn resolve_tag(&self, repository: &RepoName, tag: &Tag) -> Result<Option<Digest>> {
@@ -46,13 +50,19 @@ impl Manifests for Sqlite {
         .fetch_optional(&self.readers)
         .await
         .during("finding a manifest")?;
-        let Some((id, review_at, media_type, payload)) = found else { return Ok(None) };
+        let Some((id, review_at, media_type, payload)) = found else {
+            return Ok(None);
+        };
         // Whoever was told that a manifest is here can rely on it for half the delay.
         let soon = now() + self.times.review_delay / 2;
         if review_at.is_some_and(|at| at < soon) && !self.put_off_manifest_review(id).await? {
             return Ok(None);
         }
-        Ok(Some(StoredManifest { digest: *digest, media_type, bytes: Bytes::from(payload) }))
+        Ok(Some(StoredManifest {
+            digest: *digest,
+            media_type,
+            bytes: Bytes::from(payload),
+        }))
     }
 
     async fn delete_manifest(
@@ -88,13 +98,14 @@ impl Sqlite {
         self.writer
             .run(Async, move |connection| {
                 Box::pin(async move {
-                    let updated =
-                        sqlx::query("UPDATE manifests SET review_at = ?2 WHERE id = ?1 AND deleted_at IS NULL")
-                            .bind(id)
-                            .bind(review_at)
-                            .execute(connection)
-                            .await
-                            .during("putting off a review")?;
+                    let updated = sqlx::query(
+                        "UPDATE manifests SET review_at = ?2 WHERE id = ?1 AND deleted_at IS NULL",
+                    )
+                    .bind(id)
+                    .bind(review_at)
+                    .execute(connection)
+                    .await
+                    .during("putting off a review")?;
                     Ok(updated.rows_affected() == 1)
                 })
             })
@@ -102,7 +113,11 @@ impl Sqlite {
     }
 }
 
-async fn put_manifest(connection: &mut SqliteConnection, put: PutManifest, times: Times) -> Result<PutOutcome> {
+async fn put_manifest(
+    connection: &mut SqliteConnection,
+    put: PutManifest,
+    times: Times,
+) -> Result<PutOutcome> {
     let known = repository_id(connection, &put.repository).await?;
     let blobs = match known {
         _ if put.blobs.is_empty() || !put.blobs_required => Vec::new(),
@@ -290,7 +305,9 @@ async fn trash(
     .fetch_optional(&mut *connection)
     .await
     .during("finding a manifest to delete")?;
-    let Some(id) = id else { return Ok(DeleteOutcome::Unknown) };
+    let Some(id) = id else {
+        return Ok(DeleteOutcome::Unknown);
+    };
     let index: Option<Vec<u8>> = sqlx::query_scalar(
         "SELECT m.digest FROM manifest_children c JOIN manifests m ON m.id = c.parent_id
          WHERE c.repository_id = ?1 AND c.child_digest = ?2 AND m.deleted_at IS NULL LIMIT 1",

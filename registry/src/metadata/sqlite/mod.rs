@@ -19,7 +19,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions,
+    SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection};
 
@@ -70,22 +71,37 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(10))
             .pragma("cache_size", "-8000")
             .disable_statement_logging();
-        let mut connection =
-            SqliteConnection::connect_with(&options).await.during("opening the database")?;
-        MIGRATIONS.run(&mut connection).await.map_err(|source| MetadataError::Database {
-            operation: "migrating the schema",
-            source: Box::new(source),
-        })?;
+        let mut connection = SqliteConnection::connect_with(&options)
+            .await
+            .during("opening the database")?;
+        MIGRATIONS
+            .run(&mut connection)
+            .await
+            .map_err(|source| MetadataError::Database {
+                operation: "migrating the schema",
+                source: Box::new(source),
+            })?;
         let boot_id = boot_id();
         let opened = take_over(&mut connection, &boot_id).await?;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(READER_WAIT_MAX)
             .test_before_acquire(false)
-            .connect_with(options.read_only(true).create_if_missing(false).pragma("query_only", "1"))
+            .connect_with(
+                options
+                    .read_only(true)
+                    .create_if_missing(false)
+                    .pragma("query_only", "1"),
+            )
             .await
             .during("opening readers")?;
-        Ok(Self { writer: Writer::start(connection), readers, opened, boot_id, times: Times::of(limits) })
+        Ok(Self {
+            writer: Writer::start(connection),
+            readers,
+            opened,
+            boot_id,
+            times: Times::of(limits),
+        })
     }
 }
 
@@ -114,7 +130,10 @@ async fn take_over(connection: &mut SqliteConnection, boot_id: &str) -> Result<O
     .during("reading the store's identity")?;
     let (store_uuid, needed, last_boot, clean) = row;
     if needed > GENERATION {
-        return Err(MetadataError::TooNew { needed, ours: GENERATION });
+        return Err(MetadataError::TooNew {
+            needed,
+            ours: GENERATION,
+        });
     }
     sqlx::query(
         "UPDATE store SET boot_id = ?1, clean = 0, last_seen = ?2;
@@ -125,7 +144,10 @@ async fn take_over(connection: &mut SqliteConnection, boot_id: &str) -> Result<O
     .execute(connection)
     .await
     .during("taking over the database")?;
-    Ok(Opened { store_uuid, after_power_cut: !clean && last_boot != boot_id })
+    Ok(Opened {
+        store_uuid,
+        after_power_cut: !clean && last_boot != boot_id,
+    })
 }
 
 /// Which run of the kernel this is: bytes written under another one may have been lost.
@@ -160,7 +182,12 @@ mod tests {
         suite::run(&store).await;
         store.close().await.unwrap();
         let first = store.opened().await.unwrap();
-        let second = Sqlite::open(&path, &Limits::default()).await.unwrap().opened().await.unwrap();
+        let second = Sqlite::open(&path, &Limits::default())
+            .await
+            .unwrap()
+            .opened()
+            .await
+            .unwrap();
         assert_eq!(first.store_uuid, second.store_uuid);
         assert!(!second.after_power_cut);
     }

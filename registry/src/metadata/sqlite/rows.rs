@@ -17,7 +17,10 @@ impl<T> During<T> for Result<T, sqlx::Error> {
 }
 
 pub(super) fn database_error(operation: &'static str) -> impl Fn(sqlx::Error) -> MetadataError {
-    move |source| MetadataError::Database { operation, source: Box::new(source) }
+    move |source| MetadataError::Database {
+        operation,
+        source: Box::new(source),
+    }
 }
 
 pub(super) fn digest(stored: &[u8]) -> Result<Digest> {
@@ -36,7 +39,10 @@ pub(super) fn corrupt<E>(what: &'static str) -> impl Fn(E) -> MetadataError
 where
     E: std::error::Error + Send + Sync + 'static,
 {
-    move |source| MetadataError::Corrupt { what, source: Box::new(source) }
+    move |source| MetadataError::Corrupt {
+        what,
+        source: Box::new(source),
+    }
 }
 
 /// A size as SQLite keeps it. No object is larger than 2⁶³ bytes.
@@ -83,7 +89,10 @@ pub(super) async fn repository_id(
 }
 
 /// Finds a repository or makes it.
-pub(super) async fn ensure_repository(connection: &mut SqliteConnection, repository: &RepoName) -> Result<i64> {
+pub(super) async fn ensure_repository(
+    connection: &mut SqliteConnection,
+    repository: &RepoName,
+) -> Result<i64> {
     if let Some(id) = repository_id(connection, repository).await? {
         return Ok(id);
     }

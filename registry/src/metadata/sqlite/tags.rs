@@ -52,8 +52,12 @@ pub(super) async fn delete(
     actor: &str,
     times: Times,
 ) -> Result<bool> {
-    let Some(repository) = repository_id(connection, repository).await? else { return Ok(false) };
-    let Some((manifest, digest)) = find(connection, repository, tag).await? else { return Ok(false) };
+    let Some(repository) = repository_id(connection, repository).await? else {
+        return Ok(false);
+    };
+    let Some((manifest, digest)) = find(connection, repository, tag).await? else {
+        return Ok(false);
+    };
     let now = now();
     sqlx::query(
         "DELETE FROM tags WHERE repository_id = ?1 AND name = ?2;
@@ -72,7 +76,11 @@ pub(super) async fn delete(
     Ok(true)
 }
 
-async fn find(connection: &mut SqliteConnection, repository: i64, tag: &Tag) -> Result<Option<(i64, Vec<u8>)>> {
+async fn find(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    tag: &Tag,
+) -> Result<Option<(i64, Vec<u8>)>> {
     sqlx::query_as(
         "SELECT t.manifest_id, m.digest FROM tags t JOIN manifests m ON m.id = t.manifest_id
          WHERE t.repository_id = ?1 AND t.name = ?2",

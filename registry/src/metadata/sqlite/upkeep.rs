@@ -144,6 +144,10 @@ impl Upkeep for Sqlite {
         self.writer.run(Async, |_| Box::pin(async { Ok(()) })).await
     }
 
+    async fn broken(&self) {
+        self.writer.stopped().await;
+    }
+
     async fn close(&self) -> Result<()> {
         self.writer
             .run(Durable, |connection| {

@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use oci::{Algorithm, HashState, RepoName};
-use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use sqlx::Row;
+use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::rows::{During, size, stored_size};
 use super::writer::Durability::Async;
@@ -21,7 +21,9 @@ impl Uploads for Sqlite {
     async fn create_upload(&self, upload: NewUpload) -> Result<bool> {
         let (boot_id, idle) = (self.boot_id.clone(), self.times.upload_idle);
         self.writer
-            .run(Async, move |connection| Box::pin(create(connection, upload, boot_id, idle)))
+            .run(Async, move |connection| {
+                Box::pin(create(connection, upload, boot_id, idle))
+            })
             .await
     }
 
@@ -114,13 +116,14 @@ impl Uploads for Sqlite {
         self.writer
             .run(Async, move |connection| {
                 Box::pin(async move {
-                    let key: Option<Option<String>> =
-                        sqlx::query_scalar("DELETE FROM uploads WHERE id = ?1 AND repository = ?2 RETURNING key")
-                            .bind(id.as_bytes())
-                            .bind(repository.as_str())
-                            .fetch_optional(&mut *connection)
-                            .await
-                            .during("cancelling an upload")?;
+                    let key: Option<Option<String>> = sqlx::query_scalar(
+                        "DELETE FROM uploads WHERE id = ?1 AND repository = ?2 RETURNING key",
+                    )
+                    .bind(id.as_bytes())
+                    .bind(repository.as_str())
+                    .fetch_optional(&mut *connection)
+                    .await
+                    .during("cancelling an upload")?;
                     if let Some(Some(key)) = &key {
                         doom(connection, key, now()).await?;
                     }
@@ -226,7 +229,11 @@ fn state(row: &SqliteRow, boot_id: &str) -> Result<UploadState> {
     let hash_state: Option<Vec<u8>> = row.try_get("hash_state").during("reading an upload")?;
     let algorithm: i64 = row.try_get("algorithm").during("reading an upload")?;
     Ok(UploadState {
-        algorithm: if algorithm == 2 { Algorithm::Sha512 } else { Algorithm::Sha256 },
+        algorithm: if algorithm == 2 {
+            Algorithm::Sha512
+        } else {
+            Algorithm::Sha256
+        },
         offset: size(row.try_get("offset").during("reading an upload")?),
         hash_state: hash_state.map(HashState::from_bytes),
         same_boot: row.try_get::<&str, _>("boot_id").during("reading an upload")? == boot_id,

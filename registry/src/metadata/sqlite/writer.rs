@@ -18,6 +18,7 @@ use crate::report::chain;
 const GROUP_JOBS_MAX: usize = 64;
 /// After this long a group is closed, so that its first job isn't kept waiting.
 const GROUP_TIME_MAX: Duration = Duration::from_millis(5);
+const COMMITTING: &str = "committing";
 /// Jobs that wait before callers do.
 const QUEUE_JOBS_MAX: usize = 1024;
 
@@ -45,8 +46,19 @@ trait Job: Send {
 impl Writer {
     pub(super) fn start(connection: SqliteConnection) -> Self {
         let (foreground, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
-        tokio::spawn(Group { connection, synced: true }.serve(jobs));
+        tokio::spawn(
+            Group {
+                connection,
+                synced: true,
+            }
+            .serve(jobs),
+        );
         Self { foreground }
+    }
+
+    /// Returns when the writer has given up.
+    pub(super) async fn stopped(&self) {
+        self.foreground.closed().await;
     }
 
     /// Runs a transaction and returns when it is committed.
@@ -56,8 +68,16 @@ impl Writer {
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Transaction { durability, work: Some(work), outcome: None, reply };
-        self.foreground.send(Box::new(job)).await.map_err(|_| MetadataError::Closed)?;
+        let job = Transaction {
+            durability,
+            work: Some(work),
+            outcome: None,
+            reply,
+        };
+        self.foreground
+            .send(Box::new(job))
+            .await
+            .map_err(|_| MetadataError::Closed)?;
         answer.await.map_err(|_| MetadataError::Closed)?
     }
 }
@@ -80,7 +100,9 @@ where
     }
 
     async fn run(&mut self, connection: &mut SqliteConnection) -> bool {
-        let Some(work) = self.work.take() else { return false };
+        let Some(work) = self.work.take() else {
+            return false;
+        };
         let outcome = work(connection).await;
         let succeeded = outcome.is_ok();
         self.outcome = Some(outcome);
@@ -114,15 +136,18 @@ impl Group {
                 group.push(next);
             }
             let committed = self.commit(&mut group, &mut jobs).await;
-            if let Err(error) = &committed {
-                tracing::error!(error = chain(error), "metadata commit failed");
-            }
+            let goes_on = match &committed {
+                Ok(()) => true,
+                Err(error) => {
+                    tracing::error!(error = chain(error), "metadata commit failed");
+                    is_undone(error) && self.roll_back().await.is_ok()
+                }
+            };
             for job in group {
                 job.answer(committed.is_ok());
             }
-            // A failed commit may or may not have reached the disk; only recovery at the next start can tell.
-            if committed.is_err() && self.roll_back().await.is_err() {
-                tracing::error!("the metadata writer stops: the database can't be rolled back");
+            if !goes_on {
+                tracing::error!("the metadata writer stops: only recovery can tell what was committed");
                 return;
             }
         }
@@ -150,29 +175,48 @@ impl Group {
                 group.push(next);
             }
         }
-        sqlx::query("COMMIT").execute(&mut self.connection).await.during("committing")?;
+        sqlx::query("COMMIT")
+            .execute(&mut self.connection)
+            .await
+            .during(COMMITTING)?;
         Ok(())
     }
 
     async fn begin(&mut self, durable: bool) -> Result<()> {
         if durable != self.synced {
             // Not prepared once and reused: a pragma may take effect while it is compiled.
-            let pragma = if durable { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            sqlx::raw_sql(pragma).execute(&mut self.connection).await.during("setting the sync mode")?;
+            let pragma = if durable {
+                "PRAGMA synchronous = FULL"
+            } else {
+                "PRAGMA synchronous = NORMAL"
+            };
+            sqlx::raw_sql(pragma)
+                .execute(&mut self.connection)
+                .await
+                .during("setting the sync mode")?;
             self.synced = durable;
         }
-        sqlx::query("BEGIN IMMEDIATE").execute(&mut self.connection).await.during("beginning")?;
+        sqlx::query("BEGIN IMMEDIATE")
+            .execute(&mut self.connection)
+            .await
+            .during("beginning")?;
         Ok(())
     }
 
     async fn run_in_savepoint(&mut self, job: &mut Box<dyn Job>) -> Result<()> {
-        sqlx::query("SAVEPOINT job").execute(&mut self.connection).await.during("setting a savepoint")?;
+        sqlx::query("SAVEPOINT job")
+            .execute(&mut self.connection)
+            .await
+            .during("setting a savepoint")?;
         let end = if job.run(&mut self.connection).await {
             "RELEASE job"
         } else {
             "ROLLBACK TO job; RELEASE job"
         };
-        sqlx::query(end).execute(&mut self.connection).await.map_err(database_error("ending a savepoint"))?;
+        sqlx::query(end)
+            .execute(&mut self.connection)
+            .await
+            .map_err(database_error("ending a savepoint"))?;
         Ok(())
     }
 
@@ -186,6 +230,20 @@ impl Group {
     }
 }
 
+/// Whether nothing of the transaction can be on the disk: it was full, or the failure came before the commit. After an
+/// I/O error part of it may be.
+fn is_undone(error: &MetadataError) -> bool {
+    const FULL: &str = "13";
+    let MetadataError::Database { operation, source } = error else {
+        return true;
+    };
+    let code = match source.downcast_ref::<sqlx::Error>() {
+        Some(sqlx::Error::Database(error)) => error.code(),
+        _ => None,
+    };
+    *operation != COMMITTING || code.as_deref() == Some(FULL)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -193,11 +251,16 @@ mod tests {
 
     async fn writer() -> Writer {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
-        sqlx::query("CREATE TABLE t (v INTEGER UNIQUE)").execute(&mut connection).await.unwrap();
+        sqlx::query("CREATE TABLE t (v INTEGER UNIQUE)")
+            .execute(&mut connection)
+            .await
+            .unwrap();
         Writer::start(connection)
     }
 
-    fn insert(value: i64) -> impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<()>> + Send {
+    fn insert(
+        value: i64,
+    ) -> impl for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<()>> + Send {
         move |connection| {
             Box::pin(async move {
                 sqlx::query("INSERT INTO t VALUES (?)")
@@ -215,7 +278,11 @@ mod tests {
         let writer = writer().await;
         // All in one group, half of them doomed by the unique constraint.
         let jobs = (0..20_i64).map(|index| {
-            let durability = if index % 3 == 0 { Durability::Durable } else { Durability::Async };
+            let durability = if index % 3 == 0 {
+                Durability::Durable
+            } else {
+                Durability::Async
+            };
             writer.run(durability, insert(index / 2))
         });
         let outcomes = futures::future::join_all(jobs).await;
@@ -223,7 +290,10 @@ mod tests {
         let count: i64 = writer
             .run(Durability::Async, |connection| {
                 Box::pin(async move {
-                    sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(connection).await.during("counting")
+                    sqlx::query_scalar("SELECT count(*) FROM t")
+                        .fetch_one(connection)
+                        .await
+                        .during("counting")
                 })
             })
             .await

@@ -39,7 +39,11 @@ impl Filesystem {
     pub(crate) async fn open(root: &Path) -> Result<Self> {
         let store = Self { root: root.into() };
         let made = store.clone();
-        blocking(move || made.make_directories().map_err(made.failed("making its directories"))).await?;
+        blocking(move || {
+            made.make_directories()
+                .map_err(made.failed("making its directories"))
+        })
+        .await?;
         Ok(store)
     }
 
@@ -72,7 +76,11 @@ impl Filesystem {
 
     fn failed(&self, operation: &'static str) -> impl Fn(io::Error) -> StorageError + 'static {
         let path = self.root.display().to_string();
-        move |source| StorageError::Store { path: path.clone(), operation, source }
+        move |source| StorageError::Store {
+            path: path.clone(),
+            operation,
+            source,
+        }
     }
 
     /// The names in the first shard after the cursor that has any.
@@ -119,7 +127,11 @@ impl BlobStore for Filesystem {
     fn new_name(&self, digest: &Digest) -> ObjectName {
         let hex = digest.hex();
         let generation: u64 = rand::random();
-        ObjectName::new(format!("blobs/{}/{}/{hex}.{generation:016x}", digest.algorithm(), &hex[..2]))
+        ObjectName::new(format!(
+            "blobs/{}/{}/{hex}.{generation:016x}",
+            digest.algorithm(),
+            &hex[..2]
+        ))
     }
 
     async fn put(&self, upload: UploadId, key: &ObjectName, data: Vec<Bytes>) -> Result<()> {
@@ -193,7 +205,12 @@ impl BlobStore for Filesystem {
 
     async fn list(&self, after: Option<&ObjectName>) -> Result<Vec<ObjectName>> {
         let (store, after) = (self.clone(), after.cloned());
-        blocking(move || store.page(after.as_ref()).map_err(store.failed("listing objects"))).await
+        blocking(move || {
+            store
+                .page(after.as_ref())
+                .map_err(store.failed("listing objects"))
+        })
+        .await
     }
 
     async fn identity(&self, uuid: &str) -> Result<String> {

@@ -35,7 +35,11 @@ pub(super) async fn open(path: &Path, key: &ObjectName) -> Result<Arc<File>> {
     let path = path.to_owned();
     match blocking(move || File::open(path)).await {
         Ok(file) => Ok(Arc::new(file)),
-        Err(source) => Err(StorageError::Object { key: key.clone(), operation: "opening it", source }),
+        Err(source) => Err(StorageError::Object {
+            key: key.clone(),
+            operation: "opening it",
+            source,
+        }),
     }
 }
 
@@ -49,11 +53,18 @@ pub(super) struct FileStream {
 
 impl FileStream {
     pub(super) fn new(file: Arc<File>, key: ObjectName, range: Range<u64>) -> Self {
-        Self { file, key, rest: range, waiting: None }
+        Self {
+            file,
+            key,
+            rest: range,
+            waiting: None,
+        }
     }
 
     fn wanted(&self) -> usize {
-        usize::try_from(self.rest.end - self.rest.start).unwrap_or(usize::MAX).min(PIECE_BYTES)
+        usize::try_from(self.rest.end - self.rest.start)
+            .unwrap_or(usize::MAX)
+            .min(PIECE_BYTES)
     }
 
     fn took(&mut self, outcome: io::Result<Bytes>) -> Option<Result<Bytes>> {
@@ -66,7 +77,11 @@ impl FileStream {
                 self.rest.start += piece.len() as u64;
                 return Some(Ok(piece));
             }
-            Err(source) => StorageError::Object { key: self.key.clone(), operation: "reading it", source },
+            Err(source) => StorageError::Object {
+                key: self.key.clone(),
+                operation: "reading it",
+                source,
+            },
         };
         self.rest.start = self.rest.end;
         Some(Err(failure))
@@ -93,8 +108,11 @@ impl Stream for FileStream {
                 }
             }
         }
-        let Some(task) = self.waiting.as_mut() else { return Poll::Pending };
-        let outcome = ready!(Pin::new(task).poll(context)).unwrap_or_else(|error| Err(io::Error::other(error)));
+        let Some(task) = self.waiting.as_mut() else {
+            return Poll::Pending;
+        };
+        let outcome =
+            ready!(Pin::new(task).poll(context)).unwrap_or_else(|error| Err(io::Error::other(error)));
         self.waiting = None;
         Poll::Ready(self.took(outcome))
     }
@@ -103,7 +121,12 @@ impl Stream for FileStream {
 fn read_at(file: &File, wanted: usize, offset: u64, flags: ReadWriteFlags) -> Result<Bytes, Errno> {
     let mut buffer = Buffer::take();
     let read = rustix::io::retry_on_intr(|| {
-        rustix::io::preadv2(file, &mut [IoSliceMut::new(&mut buffer.memory[..wanted])], offset, flags)
+        rustix::io::preadv2(
+            file,
+            &mut [IoSliceMut::new(&mut buffer.memory[..wanted])],
+            offset,
+            flags,
+        )
     })?;
     buffer.filled = read;
     Ok(Bytes::from_owner(buffer))

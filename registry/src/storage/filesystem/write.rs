@@ -35,8 +35,11 @@ struct OpenFile {
 impl FileWriter {
     pub(super) fn open(store: Filesystem, upload: UploadId, offset: u64) -> Result<Self> {
         let open = || -> io::Result<File> {
-            let mut file =
-                OpenOptions::new().create(true).truncate(false).write(true).open(store.upload_path(upload))?;
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(false)
+                .write(true)
+                .open(store.upload_path(upload))?;
             let length = file.metadata()?.len();
             if length < offset {
                 return Err(io::Error::new(
@@ -51,12 +54,23 @@ impl FileWriter {
             Ok(file)
         };
         let file = open().map_err(failed(upload, "opening it"))?;
-        Ok(Self { store, upload, open: Some(OpenFile { file, offset, flushed: offset }) })
+        Ok(Self {
+            store,
+            upload,
+            open: Some(OpenFile {
+                file,
+                offset,
+                flushed: offset,
+            }),
+        })
     }
 
     fn take(&mut self) -> Result<OpenFile> {
         let lost = || io::Error::other("an earlier write failed or was abandoned");
-        self.open.take().ok_or_else(lost).map_err(failed(self.upload, "writing it"))
+        self.open
+            .take()
+            .ok_or_else(lost)
+            .map_err(failed(self.upload, "writing it"))
     }
 }
 
@@ -78,7 +92,8 @@ impl UploadWriter for FileWriter {
         let open = self.take()?;
         let (from, to) = (self.store.upload_path(self.upload), self.store.object_path(key));
         let upload = self.upload;
-        blocking(move || make_object(&open.file, &from, &to).map_err(failed(upload, "making it durable"))).await
+        blocking(move || make_object(&open.file, &from, &to).map_err(failed(upload, "making it durable")))
+            .await
     }
 }
 
@@ -147,5 +162,9 @@ fn write_all(file: &mut File, data: &[Bytes]) -> io::Result<()> {
 }
 
 fn failed(upload: UploadId, operation: &'static str) -> impl Fn(io::Error) -> StorageError {
-    move |source| StorageError::Upload { upload, operation, source }
+    move |source| StorageError::Upload {
+        upload,
+        operation,
+        source,
+    }
 }
