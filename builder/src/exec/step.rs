@@ -15,7 +15,7 @@ use super::state::{Info, StageLayer, StageState};
 use super::Build;
 use crate::layer::{ChainTimes, LayerTimes};
 use crate::plan::{Copy, Mkdir, Operation, Step};
-use crate::snapshot::{Pending, Root, Snapshot, Times, Tree, file_type};
+use crate::snapshot::{Clock, Pending, Root, Snapshot, Times, Tree, file_type};
 
 impl Build<'_> {
     /// Does the step; says whether it made a layer.
@@ -38,14 +38,14 @@ impl Build<'_> {
         let store = &self.node.snapshots;
         let pending = store.begin(parent.as_ref()).map_err(snapshot_error)?;
         let tree = pending.tree(parent.as_ref()).map_err(snapshot_error)?;
-        let low = self.probe(at)?;
+        let low = self.clock(at, Clock::start)?;
         match &step.operation {
             Operation::Run(run) => self.run(run, tree, state.epoch, at).await?,
             Operation::Copy(copy) => self.copy(copy, tree, at).await?,
             Operation::Mkdir(mkdir) => self.mkdir(mkdir, &tree, at)?,
             Operation::Config => {}
         }
-        let times = Times { low, high: self.probe(at)? };
+        let times = Times { low, high: self.clock(at, Clock::end)? };
         let snapshot = self.seal(pending, parent.clone(), prepared.time, times, at).await?;
         let times = LayerTimes { own: prepared.time, step: times, below: ChainTimes::of(parent.as_ref()) };
         let (sender, receiver) = watch::channel(None);
@@ -72,8 +72,12 @@ impl Build<'_> {
             .map_err(|source| BuildError::Snapshot { at: at.clone(), source })
     }
 
-    fn probe(&self, at: &StepRef) -> Result<i64, BuildError> {
-        self.node.snapshots.clock().probe_past_last().map_err(|source| BuildError::StepIo {
+    fn clock(
+        &self,
+        at: &StepRef,
+        read: impl FnOnce(&Clock) -> std::io::Result<i64>,
+    ) -> Result<i64, BuildError> {
+        read(self.node.snapshots.clock()).map_err(|source| BuildError::StepIo {
             at: at.clone(),
             action: "read the file system's clock".to_owned(),
             source,

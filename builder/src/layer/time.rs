@@ -4,6 +4,9 @@
 //! copied up, or copied with its times, carries the time of the layer it came from; times that a command set by hand
 //! stay. On disk the same entries carry instants: those that stand for a T lie within the `times` of their snapshot,
 //! whether the snapshot was written by a step or unpacked later, so both read alike.
+//!
+//! Some tools cut times to whole seconds when they copy (busybox's `cp -p`). Such a copy can't be traced to its layer
+//! when several were written within a second, so it counts as written by the step that copied: the same on every run.
 
 use std::sync::Arc;
 
@@ -39,10 +42,17 @@ impl LayerTimes {
         let seconds = if self.step.contains(mtime) {
             self.own
         } else {
-            self.below.logical(mtime).unwrap_or_else(|| mtime.div_euclid(NANOSECONDS))
+            let traced = self.below.logical(mtime);
+            let cut = is_cut_from(&self.step, mtime) || self.below.may_be_cut(mtime);
+            traced.unwrap_or_else(|| if cut { self.own } else { mtime.div_euclid(NANOSECONDS) })
         };
         seconds.max(0) as u64
     }
+}
+
+/// Whether a whole second may be what a tool left of an instant within bounds.
+fn is_cut_from(times: &Times, mtime: i64) -> bool {
+    mtime % NANOSECONDS == 0 && mtime <= times.high && mtime + NANOSECONDS > times.low
 }
 
 impl ChainTimes {
@@ -57,6 +67,15 @@ impl ChainTimes {
     /// The logical time that an instant stands for; none if it is a time of its own.
     pub fn logical(&self, mtime: i64) -> Option<i64> {
         self.0.iter().find(|(times, _)| times.contains(mtime)).map(|(_, time)| *time)
+    }
+
+    /// Whether an instant stands for some layer's time, or may be the rest of one that did.
+    pub fn stands_for_a_layer(&self, mtime: i64) -> bool {
+        self.logical(mtime).is_some() || self.may_be_cut(mtime)
+    }
+
+    fn may_be_cut(&self, mtime: i64) -> bool {
+        self.0.iter().any(|(times, _)| is_cut_from(times, mtime))
     }
 }
 
@@ -117,10 +136,20 @@ mod tests {
 
     #[test]
     fn times_set_by_hand_stay() {
-        assert_eq!(times().layer_time(2000 * S), 2000);
+        assert_eq!(times().layer_time(1999 * S), 1999);
+        assert_eq!(times().layer_time(2000 * S + 6), 2000);
         assert_eq!(times().layer_time(123 * S + 999), 123);
         assert_eq!(times().layer_time(9_000_000_000 * S), 9_000_000_000);
         assert_eq!(times().layer_time(-5 * S), 0);
+    }
+
+    #[test]
+    fn a_copy_cut_to_seconds_counts_as_written_by_the_step() {
+        assert_eq!(times().layer_time(2000 * S), 500, "cut from a lower layer's instant");
+        let mut late = times();
+        late.step = Times { low: 3000 * S + 7, high: 3000 * S + 9 };
+        assert_eq!(late.layer_time(3000 * S), 500, "cut from the step's own");
+        assert!(late.below.stands_for_a_layer(2000 * S) && !late.below.stands_for_a_layer(1999 * S));
     }
 
     #[test]

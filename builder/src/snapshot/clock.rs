@@ -49,11 +49,12 @@ impl Clock {
         update.map_or(now, later)
     }
 
-    /// The time a file written now would carry, once it is later than every instant handed out before.
-    pub fn probe_past_last(&self) -> io::Result<i64> {
+    /// A time that no file written from now on is older than, and every instant handed out before is. Cut to the
+    /// microsecond, so that a copy whose time was cut is not older either.
+    pub fn start(&self) -> io::Result<i64> {
         let deadline = std::time::Instant::now() + WAIT_LIMIT;
         loop {
-            let now = self.probe()?;
+            let now = self.probe()? / MICROSECOND * MICROSECOND;
             let last = self.last.load(Ordering::Relaxed);
             if now > last || std::time::Instant::now() >= deadline {
                 self.last.fetch_max(now, Ordering::Relaxed);
@@ -61,6 +62,13 @@ impl Clock {
             }
             thread::sleep(WAIT_STEP);
         }
+    }
+
+    /// A time that no file written until now is newer than.
+    pub fn end(&self) -> io::Result<i64> {
+        let now = self.probe()?;
+        self.last.fetch_max(now, Ordering::Relaxed);
+        Ok(now)
     }
 
     fn probe(&self) -> io::Result<i64> {
@@ -77,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn instants_increase_and_probes_pass_them() {
+    fn instants_increase_and_steps_start_after_them() {
         let dir = tempfile::tempdir().unwrap();
         let clock = Clock::new(dir.path().to_owned());
         let mut last = 0;
@@ -86,8 +94,9 @@ mod tests {
             assert!(next > last && next % NANOSECONDS != 0 && next % MICROSECOND == 0);
             last = next;
         }
-        let start = clock.probe_past_last().unwrap();
-        assert!(start > last);
+        let start = clock.start().unwrap();
+        assert!(start > last && start % MICROSECOND == 0);
+        assert!(clock.end().unwrap() >= start);
         assert!(clock.instant() > start);
     }
 }

@@ -70,7 +70,7 @@ async fn fresh_machines_make_the_same_digest() {
 
 #[tokio::test]
 async fn a_step_on_cached_layers_makes_what_a_step_on_fresh_ones_makes() {
-    let begin = "FROM base\nRUN echo one > /one && touch -d '2030-01-01' /future\n";
+    let begin = "FROM base\nRUN echo one > /one && touch -d '2030-01-01 00:00:00' /future\n";
     let end = "RUN cp -p /one /two && cp -p /future /future2 && chmod 600 /one && echo x > /three\n";
     let both = format!("{begin}{end}");
 
@@ -83,8 +83,10 @@ async fn a_step_on_cached_layers_makes_what_a_step_on_fresh_ones_makes() {
     let unpacked = other.build(&both).await;
     assert_eq!(unpacked.entries(2), live.entries(2));
     assert_eq!(unpacked.digest, live.digest);
-    assert_eq!(live.entry(2, "two").mtime, live.entry(1, "one").mtime, "cp -p carries the other layer's time");
-    assert_ne!(live.entry(2, "three").mtime, live.entry(1, "one").mtime);
+    // busybox cuts the times it copies to seconds, so the copy counts as written by the step.
+    assert_eq!(live.entry(2, "two").mtime, live.entry(2, "three").mtime);
+    assert_eq!(live.entry(2, "one").mtime, live.entry(1, "one").mtime, "chmod keeps a time");
+    assert_eq!(live.entry(2, "future2").mtime, 1_893_456_000);
 }
 
 #[tokio::test]
@@ -103,13 +105,14 @@ async fn no_cache_runs_everything_and_makes_the_same() {
 async fn an_image_of_ours_is_a_base_like_any_other() {
     let fixture = Fixture::new();
     let first = fixture.build("FROM base\nRUN echo one > /one\n").await;
-    let second = fixture.build("FROM team/app:latest\nRUN cp -p /one /two\n").await;
+    let second = fixture.build("FROM team/app:latest\nRUN chmod 600 /one\n").await;
     assert_eq!(second.layers.len(), 3);
-    assert_eq!(second.entry(2, "two").mtime, first.entry(1, "one").mtime);
+    assert_eq!(second.entry(2, "one").mtime, first.entry(1, "one").mtime);
     let other = Fixture::with_memory(fixture.memory.clone());
-    let mut input = other.input("FROM team/app:latest\nRUN cp -p /one /three\n");
+    let mut input = other.input("FROM team/app:latest\nRUN chmod 640 /one\n");
     input.tags = Vec::new();
     let third = other.build_input(input).await.unwrap();
+    assert_eq!(other.image(third.digest).entry(3, "one").mtime, first.entry(1, "one").mtime, "unpacked here");
     assert_eq!(third.names[0], format!("team/app@{}", third.digest));
 }
 

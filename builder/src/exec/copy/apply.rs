@@ -262,7 +262,7 @@ impl Copier<'_> {
     fn keep_time(&self, target: &Target, stat: &Stat) -> Result<(), CopyError> {
         let Some(origin) = self.origin.filter(|origin| !origin.is_context) else { return Ok(()) };
         let mtime = mtime_of(stat);
-        if origin.times.logical(mtime).is_some() {
+        if origin.times.stands_for_a_layer(mtime) {
             return Ok(());
         }
         set_mtime(&target.dir, &target.name, mtime).copying("set the time of", &target.path)

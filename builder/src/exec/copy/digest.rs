@@ -109,10 +109,11 @@ impl Walker {
     fn provenance(&mut self, origin: &Origin, stat: &Stat) {
         self.hasher.update(&stat.st_uid.to_le_bytes());
         self.hasher.update(&stat.st_gid.to_le_bytes());
-        match origin.times.logical(mtime_of(stat)) {
-            Some(_) => self.hasher.update(b"logical"),
-            None => self.hasher.update(&mtime_of(stat).to_le_bytes()),
-        };
+        if origin.times.stands_for_a_layer(mtime_of(stat)) {
+            self.hasher.update(b"logical");
+        } else {
+            self.hasher.update(&mtime_of(stat).to_le_bytes());
+        }
     }
 
     fn xattrs(&mut self, origin: &Origin, file: &OwnedFd, path: &Path) -> Result<(), CopyError> {

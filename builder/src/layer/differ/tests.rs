@@ -30,14 +30,14 @@ impl Fixture {
     /// Names (with link targets and a mark for times that are T) of the layer's entries.
     fn layer(&self, step: impl FnOnce(&Path)) -> Result<(Vec<String>, Vec<u8>), LayerError> {
         let pending = self.store.begin(Some(&self.base)).unwrap();
-        let low = self.store.clock().probe_past_last().unwrap();
+        let low = self.store.clock().start().unwrap();
         {
             let tree = pending.tree(Some(&self.base)).unwrap();
             // A process's own descriptor is a path that leads into the detached mount.
             let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&tree.as_fd()));
             step(Path::new(&path));
         }
-        let high = self.store.clock().probe_past_last().unwrap();
+        let high = self.store.clock().end().unwrap();
         let upper = pending.fs();
         let diff = Diff {
             upper,
