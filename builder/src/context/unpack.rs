@@ -22,7 +22,10 @@ pub enum ContextError {
 
 /// Unpacks a tar stream into an existing, empty directory. Everything belongs to root; modes and times stay. Blocking.
 pub fn unpack_tar(archive: impl Read, dir: &Path) -> Result<(), ContextError> {
-    let root = Root::open(dir).map_err(|source| ContextError::Open { path: dir.to_owned(), source })?;
+    let root = Root::open(dir).map_err(|source| ContextError::Open {
+        path: dir.to_owned(),
+        source,
+    })?;
     let options = Options {
         layer: false,
         privileged: false,
@@ -32,16 +35,24 @@ pub fn unpack_tar(archive: impl Read, dir: &Path) -> Result<(), ContextError> {
     };
     let mut extractor = Extractor::new(&root, Path::new(""), options);
     let mut reader = Reader::new(archive);
-    while let Some(member) = reader.next().map_err(|source| ContextError::Read { source })? {
-        extractor.apply(&member, reader.data()).map_err(|source| ContextError::Entry {
-            entry: String::from_utf8_lossy(&member.path).into_owned(),
-            source,
-        })?;
+    while let Some(member) = reader
+        .next_member()
+        .map_err(|source| ContextError::Read { source })?
+    {
+        extractor
+            .apply(&member, reader.data())
+            .map_err(|source| ContextError::Entry {
+                entry: String::from_utf8_lossy(&member.path).into_owned(),
+                source,
+            })?;
     }
     // The sender counts on every byte being read, also those after the archive's end.
     std::io::copy(&mut reader.into_inner(), &mut std::io::sink())
         .map_err(|source| ContextError::Read { source })?;
-    extractor.finish().set_dir_times(&root).map_err(|source| ContextError::Read { source })
+    extractor
+        .finish()
+        .set_dir_times(&root)
+        .map_err(|source| ContextError::Read { source })
 }
 
 #[cfg(test)]
@@ -74,7 +85,9 @@ mod tests {
                 header.as_mut_bytes()[157..157 + content.len()].copy_from_slice(content.as_bytes());
             }
             header.set_cksum();
-            builder.append(&header, &content.as_bytes()[..size as usize]).unwrap();
+            builder
+                .append(&header, &content.as_bytes()[..size as usize])
+                .unwrap();
         }
         builder.into_inner().unwrap()
     }
@@ -100,9 +113,15 @@ mod tests {
         result.unwrap();
         let root = dir.path().join("root");
         assert_eq!(fs::read_to_string(root.join("same")).unwrap(), "fn main() {}");
-        assert_eq!(fs::read_link(root.join("soft")).unwrap(), Path::new("/etc/passwd"));
+        assert_eq!(
+            fs::read_link(root.join("soft")).unwrap(),
+            Path::new("/etc/passwd")
+        );
         let metadata = fs::metadata(root.join("src/main.rs")).unwrap();
-        assert_eq!((metadata.uid(), metadata.gid(), metadata.mtime()), (0, 0, 1_600_000_000));
+        assert_eq!(
+            (metadata.uid(), metadata.gid(), metadata.mtime()),
+            (0, 0, 1_600_000_000)
+        );
         assert_eq!(fs::metadata(root.join("src")).unwrap().mtime(), 1_600_000_000);
         assert_eq!(metadata.permissions().mode() & 0o7777, 0o644);
     }
@@ -130,7 +149,10 @@ mod tests {
         ]);
         result.unwrap();
         let root = dir.path().join("root");
-        assert!(root.join("out").exists() && root.join("tmp/layeryard-escape").exists(), "links stay inside");
+        assert!(
+            root.join("out").exists() && root.join("tmp/layeryard-escape").exists(),
+            "links stay inside"
+        );
         assert!(!Path::new("/tmp/layeryard-escape").exists());
     }
 
@@ -139,6 +161,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let error = unpack_tar(&[b'x'; 2048][..], dir.path()).unwrap_err();
         assert!(error.to_string().contains("malformed"), "{error}");
-        assert!(unpack_tar(&archive(&[("a", tar::EntryType::Regular, "abc")])[..600], dir.path()).is_err());
+        assert!(
+            unpack_tar(
+                &archive(&[("a", tar::EntryType::Regular, "abc")])[..600],
+                dir.path()
+            )
+            .is_err()
+        );
     }
 }

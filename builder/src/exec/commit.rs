@@ -46,7 +46,10 @@ impl Build<'_> {
         let worker = self.commit_worker();
         let step = commit.at.step;
         let task = tokio::spawn(async move { worker.run(commit, done).await });
-        self.commits().push(RunningCommit { step, task: AbortOnDropHandle::new(task) });
+        self.commits().push(RunningCommit {
+            step,
+            task: AbortOnDropHandle::new(task),
+        });
     }
 
     /// Remembers something about a stage's chain as soon as the chain has a name. Only a help: an error is no matter.
@@ -55,13 +58,19 @@ impl Build<'_> {
         let layers: Vec<Info> = state.layers.iter().map(|layer| layer.info.clone()).collect();
         let task = tokio::spawn(async move {
             let chain = chain_of(&layers).await?;
-            let key = memo_key(chain.as_ref().map_or("scratch", |chain| chain.as_str()), &selector);
+            let key = memo_key(
+                chain.as_ref().map_or("scratch", |chain| chain.as_str()),
+                &selector,
+            );
             if let Err(error) = worker.services.cache.memo_put(&key, &value).await {
                 tracing::debug!(%error, selector, "could not store a memo");
             }
             Ok(())
         });
-        self.commits().push(RunningCommit { step: usize::MAX, task: AbortOnDropHandle::new(task) });
+        self.commits().push(RunningCommit {
+            step: usize::MAX,
+            task: AbortOnDropHandle::new(task),
+        });
     }
 
     fn commit_worker(&self) -> Worker {
@@ -75,17 +84,35 @@ impl Build<'_> {
 }
 
 impl Worker {
-    async fn run(self, commit: Commit, done: watch::Sender<Option<Arc<LayerInfo>>>) -> Result<(), BuildError> {
-        let Commit { at, prepared, snapshot, parent, times, below } = commit;
+    async fn run(
+        self,
+        commit: Commit,
+        done: watch::Sender<Option<Arc<LayerInfo>>>,
+    ) -> Result<(), BuildError> {
+        let Commit {
+            at,
+            prepared,
+            snapshot,
+            parent,
+            times,
+            below,
+        } = commit;
         let (store, upper) = (Arc::clone(&self.store), snapshot.fs());
         let produced = upload(&*self.services.sink, &self.compressors, move |writer| {
             let lower = store.tree(parent.as_ref())?;
             Diff { upper, lower, times }.write(writer)
         });
         let (Layer { descriptor, diff_id }, warnings) =
-            produced.await.map_err(|source| BuildError::Layer { at: at.clone(), source })?;
+            produced.await.map_err(|source| BuildError::Layer {
+                at: at.boxed(),
+                source,
+            })?;
         for message in warnings {
-            self.services.events.emit(Event::Warning { message, line: Some(at.line), code: None });
+            self.services.events.emit(Event::Warning {
+                message,
+                line: Some(at.line),
+                code: None,
+            });
         }
         let record = StepRecord {
             layer: descriptor.clone(),
@@ -95,18 +122,31 @@ impl Worker {
         };
         // The blob is durable: from now on other builds may count on it.
         let stored = self.services.cache.put(&prepared.key.cache_key(), &record).await;
-        stored.map_err(|source| BuildError::Service { action: "record the step in the cache", source })?;
+        stored.map_err(|source| BuildError::Service {
+            action: "record the step in the cache",
+            source,
+        })?;
         self.services.events.emit(Event::LayerCommitted {
             step: at.step,
             digest: descriptor.digest.to_string(),
             size_bytes: descriptor.size,
         });
         let repository = self.repository.clone();
-        let info = LayerInfo { repository, descriptor, diff_id, time: Some(prepared.time) };
+        let info = LayerInfo {
+            repository,
+            descriptor,
+            diff_id,
+            time: Some(prepared.time),
+        };
         // Nobody may be waiting for it any more.
         done.send_replace(Some(Arc::new(info)));
         let chain = ChainId::extend(chain_of(&below).await?.as_ref(), &diff_id, Some(prepared.time));
-        self.store.set_chain(&snapshot, diff_id, chain).map_err(|source| BuildError::Snapshot { at, source })
+        self.store
+            .set_chain(&snapshot, diff_id, chain)
+            .map_err(|source| BuildError::Snapshot {
+                at: at.boxed(),
+                source,
+            })
     }
 }
 

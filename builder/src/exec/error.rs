@@ -18,6 +18,13 @@ pub struct StepRef {
     pub text: String,
 }
 
+impl StepRef {
+    /// For an error, which is to be small.
+    pub(super) fn boxed(&self) -> Box<Self> {
+        Box::new(self.clone())
+    }
+}
+
 impl fmt::Display for StepRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}: {}", self.file, self.line, self.text)
@@ -48,7 +55,7 @@ pub enum BuildError {
     /// A RUN whose command ended badly.
     #[error("{at}: {command} ended with {exit}{}", tail(last_output))]
     Run {
-        at: StepRef,
+        at: Box<StepRef>,
         command: String,
         exit: String,
         exit_code: i32,
@@ -56,21 +63,21 @@ pub enum BuildError {
     },
     /// A step that could not be done for a reason that lies in its inputs.
     #[error("{at}: {reason}")]
-    Step { at: StepRef, reason: String },
+    Step { at: Box<StepRef>, reason: String },
     /// A step that could not be done for a reason of ours or of the machine's.
     #[error("{at}: {action}: {source}")]
     StepIo {
-        at: StepRef,
+        at: Box<StepRef>,
         action: String,
         source: std::io::Error,
     },
     #[error("{at}: {source}")]
-    Snapshot { at: StepRef, source: SnapshotError },
+    Snapshot { at: Box<StepRef>, source: SnapshotError },
     #[error("{at}: the layer: {source}")]
-    Layer { at: StepRef, source: LayerError },
+    Layer { at: Box<StepRef>, source: LayerError },
     #[error("{at}: the container: {source}")]
     Runtime {
-        at: StepRef,
+        at: Box<StepRef>,
         source: runtime::RuntimeError,
     },
     #[error("could not {action}: {source}")]

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use oci::media_type::{DOCKER_LAYER_GZIP, DOCKER_LAYER_TAR, OCI_CONFIG, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_MANIFEST};
+use oci::media_type::{
+    DOCKER_LAYER_GZIP, DOCKER_LAYER_TAR, OCI_CONFIG, OCI_LAYER_GZIP, OCI_LAYER_TAR, OCI_MANIFEST,
+};
 use oci::{Descriptor, Digest, ImageConfig, RootFs};
 use serde::Serialize;
 use tokio::io::AsyncReadExt;
@@ -41,19 +43,30 @@ impl Build<'_> {
             layers.push(info);
         }
         let config = self.config(stage, state, &layers);
-        let config = config.to_json().map_err(|source| BuildError::Serialise { what: "configuration", source })?;
+        let config = config.to_json().map_err(|source| BuildError::Serialise {
+            what: "configuration",
+            source,
+        })?;
         let config_digest = Digest::sha256(&config);
         let manifest = ImageManifest {
             schema_version: 2,
             media_type: OCI_MANIFEST,
             config: Descriptor::new(OCI_CONFIG, config_digest, config.len() as u64),
-            layers: layers.iter().map(|info| with_time(oci_descriptor(&info.descriptor), info.time)).collect(),
+            layers: layers
+                .iter()
+                .map(|info| with_time(oci_descriptor(&info.descriptor), info.time))
+                .collect(),
         };
-        let manifest =
-            serde_json::to_vec(&manifest).map_err(|source| BuildError::Serialise { what: "manifest", source })?;
+        let manifest = serde_json::to_vec(&manifest).map_err(|source| BuildError::Serialise {
+            what: "manifest",
+            source,
+        })?;
         let sink = &self.services.sink;
         let sent = sink.put_blob(&config_digest, config.into()).await;
-        sent.map_err(|source| BuildError::Service { action: "store the image's configuration", source })?;
+        sent.map_err(|source| BuildError::Service {
+            action: "store the image's configuration",
+            source,
+        })?;
         self.check_stopped()?;
         self.put_manifest(manifest.into()).await
     }
@@ -63,18 +76,28 @@ impl Build<'_> {
         let digest = sink
             .put_manifest(OCI_MANIFEST, manifest.clone())
             .await
-            .map_err(|source| BuildError::Service { action: "store the image's manifest", source })?;
+            .map_err(|source| BuildError::Service {
+                action: "store the image's manifest",
+                source,
+            })?;
         let mut names = Vec::new();
         for (repository, tag) in &self.input.tags {
             sink.tag(repository, tag, OCI_MANIFEST, manifest.clone())
                 .await
-                .map_err(|source| BuildError::Service { action: "tag the image", source })?;
+                .map_err(|source| BuildError::Service {
+                    action: "tag the image",
+                    source,
+                })?;
             names.push(format!("{repository}:{tag}"));
         }
         if names.is_empty() {
             names.push(format!("{}@{digest}", self.input.repository));
         }
-        Ok(BuildOutput { digest, manifest_size: manifest.len() as u64, names })
+        Ok(BuildOutput {
+            digest,
+            manifest_size: manifest.len() as u64,
+            names,
+        })
     }
 
     fn config(&self, stage: &Stage, state: &StageState, layers: &[Arc<LayerInfo>]) -> ImageConfig {
@@ -82,7 +105,10 @@ impl Build<'_> {
         config.created = Some(rfc3339(self.plan.source_date_epoch.unwrap_or(state.epoch)));
         config.author = stage.author.clone().or(config.author);
         config.config = stage.config.clone();
-        config.rootfs = RootFs { diff_ids: layers.iter().map(|info| info.diff_id).collect(), ..RootFs::default() };
+        config.rootfs = RootFs {
+            diff_ids: layers.iter().map(|info| info.diff_id).collect(),
+            ..RootFs::default()
+        };
         config.history.extend(state.history.iter().cloned());
         for field in STALE_FIELDS {
             config.rest.shift_remove(field);
@@ -97,7 +123,10 @@ impl Build<'_> {
         if info.repository == self.input.repository {
             return Ok(());
         }
-        let failed = |source| BuildError::Service { action: "take over a layer of the base", source };
+        let failed = |source| BuildError::Service {
+            action: "take over a layer of the base",
+            source,
+        };
         if sink.mount(&info.repository, digest).await.map_err(failed)?
             || sink.has_blob(digest).await.map_err(failed)?
         {
@@ -107,11 +136,18 @@ impl Build<'_> {
     }
 
     async fn copy_blob(&self, info: &LayerInfo) -> Result<(), ServiceError> {
-        let mut source = self.services.images.open(&info.repository, &info.descriptor, 0).await?;
+        let mut source = self
+            .services
+            .images
+            .open(&info.repository, &info.descriptor, 0)
+            .await?;
         let mut upload = self.services.sink.start_upload().await?;
         loop {
             let mut chunk = bytes::BytesMut::with_capacity(COPY_CHUNK_BYTES);
-            let read = source.read_buf(&mut chunk).await.map_err(ServiceError::from_error)?;
+            let read = source
+                .read_buf(&mut chunk)
+                .await
+                .map_err(ServiceError::from_error)?;
             if read == 0 {
                 return upload.finish(&info.descriptor.digest).await;
             }
@@ -127,5 +163,8 @@ fn oci_descriptor(descriptor: &Descriptor) -> Descriptor {
         DOCKER_LAYER_TAR => OCI_LAYER_TAR,
         other => other,
     };
-    Descriptor { media_type: media_type.to_owned(), ..descriptor.clone() }
+    Descriptor {
+        media_type: media_type.to_owned(),
+        ..descriptor.clone()
+    }
 }

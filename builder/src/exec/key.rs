@@ -31,7 +31,10 @@ impl KeyBuilder {
         let mut hasher = blake3::Hasher::new_derive_key(DOMAIN);
         frame(&mut hasher, &FORMAT.to_le_bytes());
         frame(&mut hasher, operation.as_bytes());
-        Self { hasher, inputs: BTreeMap::new() }
+        Self {
+            hasher,
+            inputs: BTreeMap::new(),
+        }
     }
 
     /// Order counts; every value is framed by its length, so no two lists of inputs hash alike.
@@ -40,7 +43,8 @@ impl KeyBuilder {
         frame(&mut self.hasher, name.as_bytes());
         frame(&mut self.hasher, value);
         let digest = blake3::hash(value).to_hex();
-        self.inputs.insert(name.to_owned(), digest[..INPUT_DIGITS].to_owned());
+        self.inputs
+            .insert(name.to_owned(), digest[..INPUT_DIGITS].to_owned());
         self
     }
 
@@ -71,10 +75,17 @@ mod tests {
     #[test]
     fn keys_tell_lists_apart_and_name_their_inputs() {
         let key = |first: &[&str], second: &[&str]| {
-            KeyBuilder::new("run").inputs("args", first).inputs("env", second).finish()
+            KeyBuilder::new("run")
+                .inputs("args", first)
+                .inputs("env", second)
+                .finish()
         };
         let (a, inputs) = key(&["a", "b"], &[]);
-        for other in [key(&["ab"], &[]).0, key(&["a"], &["b"]).0, key(&["a", "", "b"], &[]).0] {
+        for other in [
+            key(&["ab"], &[]).0,
+            key(&["a"], &["b"]).0,
+            key(&["a", "", "b"], &[]).0,
+        ] {
             assert_ne!(a, other);
         }
         assert_eq!(inputs.keys().collect::<Vec<_>>(), ["args", "env"]);
@@ -84,7 +95,13 @@ mod tests {
     /// A change here invalidates every cache: it belongs to a new format.
     #[test]
     fn keys_are_golden() {
-        let (key, _) = KeyBuilder::new("run").input("parent", [7; 32]).inputs("args", ["sh", "-c"]).finish();
-        assert_eq!(key.cache_key().0, "71f639627b3b33f96074bec5403a85103f0856524f9dbc6ea196854a6c71a19c");
+        let (key, _) = KeyBuilder::new("run")
+            .input("parent", [7; 32])
+            .inputs("args", ["sh", "-c"])
+            .finish();
+        assert_eq!(
+            key.cache_key().0,
+            "71f639627b3b33f96074bec5403a85103f0856524f9dbc6ea196854a6c71a19c"
+        );
     }
 }

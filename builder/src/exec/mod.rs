@@ -70,13 +70,28 @@ async fn build_all(
 ) -> Result<BuildOutput, BuildError> {
     let (plan, images) = planning::plan(&input, &services).await?;
     let makes_layers = |operation: &Operation| !matches!(operation, Operation::Config);
-    if plan.stages.iter().flat_map(|stage| &stage.steps).any(|step| makes_layers(&step.operation))
+    if plan
+        .stages
+        .iter()
+        .flat_map(|stage| &stage.steps)
+        .any(|step| makes_layers(&step.operation))
         && let Some(missing) = node.missing()
     {
-        return Err(BuildError::Unavailable { missing: missing.to_owned() });
+        return Err(BuildError::Unavailable {
+            missing: missing.to_owned(),
+        });
     }
     let stages = plan.stages.iter().map(|_| OnceCell::new()).collect();
-    let build = Build { input, services, node, plan, images, stages, commits: Mutex::default(), stop };
+    let build = Build {
+        input,
+        services,
+        node,
+        plan,
+        images,
+        stages,
+        commits: Mutex::default(),
+        stop,
+    };
     build.announce();
     build.run_all().await
 }
@@ -98,11 +113,13 @@ struct Build<'a> {
 impl Build<'_> {
     async fn run_all(&self) -> Result<BuildOutput, BuildError> {
         let stages = (0..self.plan.stages.len()).map(|index| self.stage(StageId(index)));
-        let results = join_all(stages.map(|stage| stage.inspect(|result| {
-            if result.is_err() {
-                self.stop.cancel();
-            }
-        })))
+        let results = join_all(stages.map(|stage| {
+            stage.inspect(|result| {
+                if result.is_err() {
+                    self.stop.cancel();
+                }
+            })
+        }))
         .await;
         // Steps that have finished stay as cache, also those of a build that failed.
         let committed = self.finish_commits().await;
@@ -119,7 +136,10 @@ impl Build<'_> {
             return Err(error);
         }
         let (Some(stage), Some(state)) = (self.plan.stages.last(), states.last()) else {
-            return Err(BuildError::Dockerfile { message: "there is no stage to build".to_owned(), line: None });
+            return Err(BuildError::Dockerfile {
+                message: "there is no stage to build".to_owned(),
+                line: None,
+            });
         };
         let output = self.publish(stage, state).await?;
         let (digest, names) = (output.digest.to_string(), output.names.clone());
@@ -167,7 +187,11 @@ impl Build<'_> {
     }
 
     fn check_stopped(&self) -> Result<(), BuildError> {
-        if self.stop.is_cancelled() { Err(BuildError::Cancelled) } else { Ok(()) }
+        if self.stop.is_cancelled() {
+            Err(BuildError::Cancelled)
+        } else {
+            Ok(())
+        }
     }
 
     fn announce(&self) {
@@ -193,7 +217,10 @@ impl Build<'_> {
     }
 
     fn step_ref(&self, stage: StageId, index: usize) -> StepRef {
-        let before: usize = self.plan.stages[..stage.0].iter().map(|stage| stage.steps.len()).sum();
+        let before: usize = self.plan.stages[..stage.0]
+            .iter()
+            .map(|stage| stage.steps.len())
+            .sum();
         let step = &self.plan.stages[stage.0].steps[index];
         StepRef {
             step: before + index,
@@ -207,8 +234,14 @@ impl Build<'_> {
 /// The first error that is not just the echo of another.
 fn first_cause(errors: Vec<BuildError>) -> Option<BuildError> {
     let mut errors = errors;
-    let at = errors.iter().position(|error| !matches!(error, BuildError::Cancelled | BuildError::TaskDied));
-    let at = at.or_else(|| errors.iter().position(|error| matches!(error, BuildError::TaskDied)));
+    let at = errors
+        .iter()
+        .position(|error| !matches!(error, BuildError::Cancelled | BuildError::TaskDied));
+    let at = at.or_else(|| {
+        errors
+            .iter()
+            .position(|error| matches!(error, BuildError::TaskDied))
+    });
     let at = at.or(if errors.is_empty() { None } else { Some(0) })?;
     Some(errors.swap_remove(at))
 }

@@ -88,7 +88,9 @@ impl Node {
 
     /// The permissions that this process lacks to run steps, in words; none: all is there.
     pub(super) fn missing(&self) -> Option<&str> {
-        self.missing.get_or_init(|| runtime::probe().err().map(|missing| missing.to_string())).as_deref()
+        self.missing
+            .get_or_init(|| runtime::probe().err().map(|missing| missing.to_string()))
+            .as_deref()
     }
 
     /// The zygote and the network, started if they are not running. Blocking.
@@ -121,13 +123,21 @@ impl Node {
         };
         let resolver = Resolver::of_this_machine();
         let directory = self.config.state_dir.join("etc");
-        let files = Files::write(&directory, &resolver, runtime::DEFAULT_HOSTNAME)
-            .map_err(|source| runtime::RuntimeError::MountSource { path: directory, source })?;
+        let files = Files::write(&directory, &resolver, runtime::DEFAULT_HOSTNAME).map_err(|source| {
+            runtime::RuntimeError::MountSource {
+                path: directory,
+                source,
+            }
+        })?;
         let bridge = Bridge::start(&BridgeConfig {
             id: self.config.state_dir.display().to_string(),
             resolver,
             denied: self.config.denied_networks.clone(),
         })?;
-        Ok(Steps { zygote, network: NetworkHandle::bridge(bridge), files })
+        Ok(Steps {
+            zygote,
+            network: NetworkHandle::bridge(bridge),
+            files,
+        })
     }
 }

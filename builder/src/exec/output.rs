@@ -32,7 +32,11 @@ struct State {
 
 impl Output {
     pub(super) fn new(events: Arc<dyn EventSink>, step: usize) -> Self {
-        Self { events, step, state: Mutex::default() }
+        Self {
+            events,
+            step,
+            state: Mutex::default(),
+        }
     }
 
     /// Reads a pipe until every writer has gone.
@@ -64,7 +68,13 @@ impl Output {
     }
 
     pub(super) fn tail(&self) -> Vec<String> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner).tail.iter().cloned().collect()
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .tail
+            .iter()
+            .cloned()
+            .collect()
     }
 
     fn line(&self, line: &[u8], stream: Stream) {
@@ -80,11 +90,20 @@ impl Output {
             (told, told && state.bytes > STEP_BYTES_MAX)
         };
         if told {
-            self.events.emit(Event::Output { step: self.step, stream, text });
+            self.events.emit(Event::Output {
+                step: self.step,
+                stream,
+                text,
+            });
         }
         if first_untold {
-            let text = format!("[the step has written more than {STEP_BYTES_MAX} bytes; the rest is not shown]");
-            self.events.emit(Event::Output { step: self.step, stream, text });
+            let text =
+                format!("[the step has written more than {STEP_BYTES_MAX} bytes; the rest is not shown]");
+            self.events.emit(Event::Output {
+                step: self.step,
+                stream,
+                text,
+            });
         }
     }
 }

@@ -39,7 +39,9 @@ pub(super) async fn plan(input: &BuildInput, services: &Services) -> Result<(Pla
         match planner.step(&facts).map_err(dockerfile_error)? {
             Progress::Done(plan) => return Ok((*plan, images)),
             Progress::Need(needs) => {
-                for (need, image) in try_join_all(needs.into_iter().map(|need| resolve(input, services, need))).await? {
+                for (need, image) in
+                    try_join_all(needs.into_iter().map(|need| resolve(input, services, need))).await?
+                {
                     let key = (need.reference, need.platform);
                     facts.insert(key.clone(), image.config.clone());
                     images.insert(key, image);
@@ -54,15 +56,21 @@ async fn resolve(
     services: &Services,
     need: ImageNeed,
 ) -> Result<(ImageNeed, BaseImage), BuildError> {
-    let resolved = services.images.resolve(&need.reference, &need.platform).await.map_err(|source| {
-        BuildError::Image {
+    let resolved = services
+        .images
+        .resolve(&need.reference, &need.platform)
+        .await
+        .map_err(|source| BuildError::Image {
             file: input.dockerfile.name.clone(),
             line: need.span.line,
             reference: need.reference.clone(),
-            hint: need.hint.clone().map(|hint| format!("\n  help: {hint}")).unwrap_or_default(),
+            hint: need
+                .hint
+                .clone()
+                .map(|hint| format!("\n  help: {hint}"))
+                .unwrap_or_default(),
             source,
-        }
-    })?;
+        })?;
     let image = read_image(&resolved).map_err(|reason| BuildError::MalformedImage {
         file: input.dockerfile.name.clone(),
         line: need.span.line,
@@ -73,16 +81,22 @@ async fn resolve(
 }
 
 fn read_image(resolved: &ResolvedImage) -> Result<BaseImage, String> {
-    let config = ImageConfig::parse(&resolved.config).map_err(|error| format!("its configuration: {error}"))?;
+    let config =
+        ImageConfig::parse(&resolved.config).map_err(|error| format!("its configuration: {error}"))?;
     let manifest = Manifest::parse(Some(&resolved.media_type), resolved.manifest.to_vec())
         .map_err(|error| format!("its manifest: {error}"))?;
     let (layers, diff_ids) = (manifest.layers(), &config.rootfs.diff_ids);
     if layers.len() != diff_ids.len() {
         let (layers, diff_ids) = (layers.len(), diff_ids.len());
-        return Err(format!("its manifest has {layers} layers, its configuration {diff_ids} diff ids"));
+        return Err(format!(
+            "its manifest has {layers} layers, its configuration {diff_ids} diff ids"
+        ));
     }
     let layers = layers.iter().zip(diff_ids).map(|(layer, diff_id)| {
-        let time = layer.annotations.get(LAYER_TIME_ANNOTATION).and_then(|text| text.parse().ok());
+        let time = layer
+            .annotations
+            .get(LAYER_TIME_ANNOTATION)
+            .and_then(|text| text.parse().ok());
         Arc::new(LayerInfo {
             repository: resolved.repository.clone(),
             descriptor: layer.clone(),
@@ -90,10 +104,17 @@ fn read_image(resolved: &ResolvedImage) -> Result<BaseImage, String> {
             time,
         })
     });
-    Ok(BaseImage { digest: resolved.digest, layers: layers.collect(), config })
+    Ok(BaseImage {
+        digest: resolved.digest,
+        layers: layers.collect(),
+        config,
+    })
 }
 
 fn dockerfile_error(errors: crate::dockerfile::Diagnostics) -> BuildError {
     let line = errors.0.first().map(|error| error.span.line);
-    BuildError::Dockerfile { message: errors.to_string(), line }
+    BuildError::Dockerfile {
+        message: errors.to_string(),
+        line,
+    }
 }

@@ -44,16 +44,30 @@ impl Build<'_> {
         };
         let platform = &state.platform;
         let (key, mut inputs) = builder
-            .inputs("platform", [&platform.os, &platform.architecture, platform.variant.as_ref().unwrap_or(&String::new())])
+            .inputs(
+                "platform",
+                [
+                    &platform.os,
+                    &platform.architecture,
+                    platform.variant.as_ref().unwrap_or(&String::new()),
+                ],
+            )
             .finish();
         let time = layer_time(state.epoch, &seed.unwrap_or(key.0), None);
         let Some(limit) = self.plan.source_date_epoch.filter(|limit| *limit < time) else {
             return Ok(Some(Prepared { key, time, inputs }));
         };
         // It decides bytes only where it bites, and only there it is part of the key.
-        let (key, more) = KeyBuilder::new("bounded").input("step", key.0).input(SOURCE_DATE_EPOCH, limit.to_string()).finish();
+        let (key, more) = KeyBuilder::new("bounded")
+            .input("step", key.0)
+            .input(SOURCE_DATE_EPOCH, limit.to_string())
+            .finish();
         inputs.extend(more);
-        Ok(Some(Prepared { key, time: limit, inputs }))
+        Ok(Some(Prepared {
+            key,
+            time: limit,
+            inputs,
+        }))
     }
 
     /// The environment of a RUN: the Dockerfile's, and the time to use instead of now.
@@ -85,7 +99,9 @@ impl Build<'_> {
             Network::None => "none",
             Network::Host => "host",
         };
-        builder.input("network", network).inputs("script", run.script.as_slice())
+        builder
+            .input("network", network)
+            .inputs("script", run.script.as_slice())
     }
 
     /// What a COPY's sources hold.
@@ -108,7 +124,12 @@ impl Build<'_> {
     }
 
     /// Remembered by chain, so that a stage that has not changed is not unpacked to be hashed.
-    async fn stage_content(&self, state: &StageState, copy: &Copy, at: &StepRef) -> Result<[u8; 32], BuildError> {
+    async fn stage_content(
+        &self,
+        state: &StageState,
+        copy: &Copy,
+        at: &StepRef,
+    ) -> Result<[u8; 32], BuildError> {
         let selector = copy::selector(copy);
         if let Some(known) = self.recall(state, &selector).await?
             && let Ok(digest) = hex::decode(&known)
@@ -117,7 +138,10 @@ impl Build<'_> {
             return Ok(digest_with_inline(digest, copy));
         }
         let origin = self.stage_origin(state, at).await?;
-        let sources = Copy { inline: Vec::new(), ..copy.clone() };
+        let sources = Copy {
+            inline: Vec::new(),
+            ..copy.clone()
+        };
         let digest = self.hash_content(Some(origin), &sources, at).await?;
         self.remember(state, selector, hex::encode(digest));
         Ok(digest_with_inline(digest, copy))
@@ -131,7 +155,10 @@ impl Build<'_> {
     ) -> Result<[u8; 32], BuildError> {
         let copy = copy.clone();
         let digest = tokio::task::spawn_blocking(move || copy::digest(origin.as_deref(), &copy));
-        digest.await.map_err(|_| BuildError::TaskDied)?.map_err(|error| copy_error(at, error))
+        digest
+            .await
+            .map_err(|_| BuildError::TaskDied)?
+            .map_err(|error| copy_error(at, error))
     }
 
     /// What a COPY reads from; none if it has only inline files.
@@ -155,13 +182,20 @@ impl Build<'_> {
 
     async fn context_origin(&self, at: &StepRef) -> Result<Arc<Origin>, BuildError> {
         let context = self.services.context.root().await;
-        let path: &Path = context.map_err(|source| BuildError::Service { action: "read the build context", source })?;
+        let path: &Path = context.map_err(|source| BuildError::Service {
+            action: "read the build context",
+            source,
+        })?;
         let root = Root::open(path).map_err(|source| BuildError::StepIo {
-            at: at.clone(),
+            at: at.boxed(),
             action: "open the build context".to_owned(),
             source,
         })?;
-        Ok(Arc::new(Origin { root, is_context: true, times: ChainTimes::default() }))
+        Ok(Arc::new(Origin {
+            root,
+            is_context: true,
+            times: ChainTimes::default(),
+        }))
     }
 
     async fn stage_origin(&self, state: &StageState, at: &StepRef) -> Result<Arc<Origin>, BuildError> {
@@ -170,15 +204,25 @@ impl Build<'_> {
             .node
             .snapshots
             .tree(top.as_ref())
-            .map_err(|source| BuildError::Snapshot { at: at.clone(), source })?;
+            .map_err(|source| BuildError::Snapshot {
+                at: at.boxed(),
+                source,
+            })?;
         let times = ChainTimes::of(top.as_ref());
-        Ok(Arc::new(Origin { root: Root::new(tree.into_fd()), is_context: false, times }))
+        Ok(Arc::new(Origin {
+            root: Root::new(tree.into_fd()),
+            is_context: false,
+            times,
+        }))
     }
 
     /// Whether preparing the operation has to wait for a stage that is still running.
     pub(super) fn waits(&self, operation: &Operation) -> bool {
         match operation {
-            Operation::Copy(Copy { from: CopyFrom::Stage(stage), .. }) => !self.is_finished(*stage),
+            Operation::Copy(Copy {
+                from: CopyFrom::Stage(stage),
+                ..
+            }) => !self.is_finished(*stage),
             _ => false,
         }
     }
@@ -189,12 +233,23 @@ fn digest_with_inline(digest: [u8; 32], copy: &Copy) -> [u8; 32] {
     if copy.inline.is_empty() {
         return digest;
     }
-    let files = copy.inline.iter().map(|file| [file.name.as_bytes(), b"\0", &file.data].concat());
-    KeyBuilder::new("inline").input("sources", digest).inputs("files", files).finish().0.0
+    let files = copy
+        .inline
+        .iter()
+        .map(|file| [file.name.as_bytes(), b"\0", &file.data].concat());
+    KeyBuilder::new("inline")
+        .input("sources", digest)
+        .inputs("files", files)
+        .finish()
+        .0
+        .0
 }
 
 fn mkdir_key(mkdir: &Mkdir, parent: &Key) -> KeyBuilder {
-    KeyBuilder::new("mkdir").input("parent", parent.0).input("path", &mkdir.path).input("user", &mkdir.user)
+    KeyBuilder::new("mkdir")
+        .input("parent", parent.0)
+        .input("path", &mkdir.path)
+        .input("user", &mkdir.user)
 }
 
 fn copy_key(copy: &Copy, parent: &Key, content: &[u8; 32]) -> KeyBuilder {
@@ -220,13 +275,24 @@ fn copy_key(copy: &Copy, parent: &Key, content: &[u8; 32]) -> KeyBuilder {
 
 pub(super) fn copy_error(at: &StepRef, error: copy::CopyError) -> BuildError {
     if error.is_users() {
-        return BuildError::Step { at: at.clone(), reason: error.to_string() };
+        return BuildError::Step {
+            at: at.boxed(),
+            reason: error.to_string(),
+        };
     }
     match error {
-        copy::CopyError::Snapshot(source) => BuildError::Snapshot { at: at.clone(), source },
-        copy::CopyError::Io { action, path, source } => {
-            BuildError::StepIo { at: at.clone(), action: format!("{action} /{}", path.display()), source }
-        }
-        other => BuildError::Step { at: at.clone(), reason: other.to_string() },
+        copy::CopyError::Snapshot(source) => BuildError::Snapshot {
+            at: at.boxed(),
+            source,
+        },
+        copy::CopyError::Io { action, path, source } => BuildError::StepIo {
+            at: at.boxed(),
+            action: format!("{action} /{}", path.display()),
+            source,
+        },
+        other => BuildError::Step {
+            at: at.boxed(),
+            reason: other.to_string(),
+        },
     }
 }

@@ -3,8 +3,8 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use rustix::pipe::PipeFlags;
 use runtime::{Exit, Spec, Stdio};
+use rustix::pipe::PipeFlags;
 
 use super::Build;
 use super::copy::Owner;
@@ -18,12 +18,21 @@ use crate::snapshot::Tree;
 const SCRIPT_MODE: u32 = 0o755;
 
 impl Build<'_> {
-    pub(super) async fn run(&self, run: &Run, tree: Tree, epoch: i64, at: &StepRef) -> Result<(), BuildError> {
-        let user = runtime::user::resolve_user(tree.as_fd(), &run.user)
-            .map_err(|error| BuildError::Step { at: at.clone(), reason: error.to_string() })?;
+    pub(super) async fn run(
+        &self,
+        run: &Run,
+        tree: Tree,
+        epoch: i64,
+        at: &StepRef,
+    ) -> Result<(), BuildError> {
+        let user =
+            runtime::user::resolve_user(tree.as_fd(), &run.user).map_err(|error| BuildError::Step {
+                at: at.boxed(),
+                reason: error.to_string(),
+            })?;
         // Like Docker: a working directory that a base names but does not have is made.
         make_directory(&tree, &run.cwd, Owner { uid: 0, gid: 0 }).map_err(|source| BuildError::StepIo {
-            at: at.clone(),
+            at: at.boxed(),
             action: format!("make the working directory {}", run.cwd),
             source,
         })?;
@@ -37,9 +46,15 @@ impl Build<'_> {
         };
         let script = self.script(run, at)?;
         if let (Some(script), Some(path)) = (&script, run.args.last()) {
-            spec.mounts.push(runtime::Mount::bind(script.path(), path.clone(), true));
+            spec.mounts
+                .push(runtime::Mount::bind(script.path(), path.clone(), true));
         }
-        let _slot = self.node.run_slots.acquire().await.map_err(|_| BuildError::TaskDied)?;
+        let _slot = self
+            .node
+            .run_slots
+            .acquire()
+            .await
+            .map_err(|_| BuildError::TaskDied)?;
         self.check_stopped()?;
         let output = Output::new(Arc::clone(&self.services.events), at.step);
         let exit = self.run_spec(spec, tree, &output, at).await?;
@@ -48,7 +63,7 @@ impl Build<'_> {
             return Ok(());
         }
         Err(BuildError::Run {
-            at: at.clone(),
+            at: at.boxed(),
             command: run.args.join(" "),
             exit: exit.to_string(),
             exit_code: exit.code(),
@@ -64,17 +79,22 @@ impl Build<'_> {
         output: &Output,
         at: &StepRef,
     ) -> Result<Exit, BuildError> {
-        let steps = self.node.steps().map_err(|source| BuildError::Runtime { at: at.clone(), source })?;
+        let steps = self.node.steps().map_err(|source| BuildError::Runtime {
+            at: at.boxed(),
+            source,
+        })?;
         spec.mounts.extend(steps.files.mounts());
         let io_error = |source: rustix::io::Errno| BuildError::StepIo {
-            at: at.clone(),
+            at: at.boxed(),
             action: "make a pipe".to_owned(),
             source: source.into(),
         };
         let (stdout_read, stdout) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io_error)?;
         let (stderr_read, stderr) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC).map_err(io_error)?;
         let started = tokio::task::spawn_blocking(move || {
-            steps.zygote.start(&spec, tree.as_fd(), Stdio { stdout, stderr }, &steps.network)
+            steps
+                .zygote
+                .start(&spec, tree.as_fd(), Stdio { stdout, stderr }, &steps.network)
         });
         let step = match started.await.map_err(|_| BuildError::TaskDied)? {
             Ok(step) => Arc::new(step),
@@ -99,29 +119,37 @@ impl Build<'_> {
             output.read(stderr_read, Stream::Stderr),
         );
         out.and(err).map_err(|source| BuildError::StepIo {
-            at: at.clone(),
+            at: at.boxed(),
             action: "read its output".to_owned(),
             source,
         })?;
-        exit.map_err(|_| BuildError::TaskDied)?.map_err(|source| self.runtime_error(source, at))
+        exit.map_err(|_| BuildError::TaskDied)?
+            .map_err(|source| self.runtime_error(source, at))
     }
 
     fn runtime_error(&self, source: runtime::RuntimeError, at: &StepRef) -> BuildError {
         if matches!(source, runtime::RuntimeError::ZygoteGone) {
             self.node.drop_steps();
         }
-        BuildError::Runtime { at: at.clone(), source }
+        BuildError::Runtime {
+            at: at.boxed(),
+            source,
+        }
     }
 
     /// A heredoc that is a program of its own becomes a file, which the step sees below [`SCRIPT_DIRECTORY`].
     fn script(&self, run: &Run, at: &StepRef) -> Result<Option<Script>, BuildError> {
-        let Some(content) = &run.script else { return Ok(None) };
+        let Some(content) = &run.script else {
+            return Ok(None);
+        };
         let failed = |source| BuildError::StepIo {
-            at: at.clone(),
+            at: at.boxed(),
             action: format!("write the script for {SCRIPT_DIRECTORY}"),
             source,
         };
-        Script::write(self.node.snapshots.dir(), content).map(Some).map_err(failed)
+        Script::write(self.node.snapshots.dir(), content)
+            .map(Some)
+            .map_err(failed)
     }
 }
 

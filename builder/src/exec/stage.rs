@@ -27,7 +27,10 @@ impl Build<'_> {
         let stage = &self.plan.stages[id.0];
         let mut state = self.beginning(id).await?;
         let mut missed = self.input.no_cache;
-        let mut wave = Wave { prepared: VecDeque::new(), records: BTreeMap::new() };
+        let mut wave = Wave {
+            prepared: VecDeque::new(),
+            records: BTreeMap::new(),
+        };
         for (index, step) in stage.steps.iter().enumerate() {
             self.check_stopped()?;
             let at = self.step_ref(id, index);
@@ -39,17 +42,30 @@ impl Build<'_> {
                 continue;
             };
             state.key = prepared.key;
-            if !missed && self.reuse(&mut state, step, &prepared, &wave.records, &at).await? {
+            if !missed
+                && self
+                    .reuse(&mut state, step, &prepared, &wave.records, &at)
+                    .await?
+            {
                 continue;
             }
             let began = Instant::now();
             self.services.events.emit(Event::StepStarted { step: at.step });
-            let made_layer = Box::pin(self.execute(&mut state, step, &prepared, &at)).await.inspect_err(|error| {
-                let (message, exit_code) = (error.to_string(), error.exit_code());
-                self.services.events.emit(Event::StepFailed { step: at.step, message, exit_code });
-            })?;
+            let made_layer = Box::pin(self.execute(&mut state, step, &prepared, &at))
+                .await
+                .inspect_err(|error| {
+                    let (message, exit_code) = (error.to_string(), error.exit_code());
+                    self.services.events.emit(Event::StepFailed {
+                        step: at.step,
+                        message,
+                        exit_code,
+                    });
+                })?;
             let duration_ms = began.elapsed().as_millis() as u64;
-            self.services.events.emit(Event::StepFinished { step: at.step, duration_ms });
+            self.services.events.emit(Event::StepFinished {
+                step: at.step,
+                duration_ms,
+            });
             // A directory that was already there changes nothing above it.
             missed |= made_layer;
         }
@@ -88,13 +104,19 @@ impl Build<'_> {
 
     /// An image as a stage without steps.
     pub(super) fn image_state(&self, reference: &str, platform: &Platform) -> Result<StageState, BuildError> {
-        let image = self.images.get(&(reference.to_owned(), platform.clone())).ok_or(BuildError::TaskDied)?;
+        let image = self
+            .images
+            .get(&(reference.to_owned(), platform.clone()))
+            .ok_or(BuildError::TaskDied)?;
         let epoch = base_epoch(image.config.created.as_deref(), &image.config.history);
         let (key, _) = KeyBuilder::new("base")
             .input("manifest", image.digest.to_string())
             .input("epoch", epoch.to_le_bytes())
             .finish();
-        let known = |info: &Arc<LayerInfo>| StageLayer { info: Info::Known(Arc::clone(info)), snapshot: None };
+        let known = |info: &Arc<LayerInfo>| StageLayer {
+            info: Info::Known(Arc::clone(info)),
+            snapshot: None,
+        };
         Ok(StageState {
             key,
             epoch,
@@ -106,7 +128,13 @@ impl Build<'_> {
     }
 
     /// Prepares as many steps as can be without waiting for another stage, and looks them up in one request.
-    async fn wave(&self, id: StageId, first: usize, state: &StageState, missed: bool) -> Result<Wave, BuildError> {
+    async fn wave(
+        &self,
+        id: StageId,
+        first: usize,
+        state: &StageState,
+        missed: bool,
+    ) -> Result<Wave, BuildError> {
         let mut prepared = VecDeque::new();
         let mut key: Key = state.key;
         for (index, step) in self.plan.stages[id.0].steps.iter().enumerate().skip(first) {
@@ -124,12 +152,19 @@ impl Build<'_> {
             }
             prepared.push_back(next);
         }
-        let keys: Vec<CacheKey> = prepared.iter().flatten().map(|step| step.key.cache_key()).collect();
+        let keys: Vec<CacheKey> = prepared
+            .iter()
+            .flatten()
+            .map(|step| step.key.cache_key())
+            .collect();
         let records = if missed || keys.is_empty() {
             BTreeMap::new()
         } else {
             let found = self.services.cache.get(&keys).await;
-            found.map_err(|source| BuildError::Service { action: "look up the step cache", source })?
+            found.map_err(|source| BuildError::Service {
+                action: "look up the step cache",
+                source,
+            })?
         };
         Ok(Wave { prepared, records })
     }
@@ -137,7 +172,10 @@ impl Build<'_> {
     fn config_step(&self, state: &mut StageState, step: &Step, at: &StepRef) {
         self.services.events.emit(Event::StepStarted { step: at.step });
         self.push_history(state, step, None);
-        self.services.events.emit(Event::StepFinished { step: at.step, duration_ms: 0 });
+        self.services.events.emit(Event::StepFinished {
+            step: at.step,
+            duration_ms: 0,
+        });
     }
 
     /// Takes a step from the cache if it is there.
@@ -156,7 +194,10 @@ impl Build<'_> {
                 diff_id: record.diff_id,
                 time: Some(record.layer_time),
             };
-            state.layers.push(StageLayer { info: Info::Known(Arc::new(info)), snapshot: None });
+            state.layers.push(StageLayer {
+                info: Info::Known(Arc::new(info)),
+                snapshot: None,
+            });
             self.push_history(state, step, Some(record.layer_time));
         } else if let Operation::Mkdir(mkdir) = &step.operation
             && self.recall(state, &presence(mkdir)).await?.is_some()
@@ -181,14 +222,23 @@ impl Build<'_> {
     }
 
     /// A memo about a chain, if the chain's name is known already.
-    pub(super) async fn recall(&self, state: &StageState, selector: &str) -> Result<Option<String>, BuildError> {
+    pub(super) async fn recall(
+        &self,
+        state: &StageState,
+        selector: &str,
+    ) -> Result<Option<String>, BuildError> {
         if self.input.no_cache {
             return Ok(None);
         }
-        let Some(chain) = state.chain() else { return Ok(None) };
+        let Some(chain) = state.chain() else {
+            return Ok(None);
+        };
         let key = memo_key(chain.as_ref().map_or("scratch", |chain| chain.as_str()), selector);
         let found = self.services.cache.memo_get(std::slice::from_ref(&key)).await;
-        let mut found = found.map_err(|source| BuildError::Service { action: "look up a memo", source })?;
+        let mut found = found.map_err(|source| BuildError::Service {
+            action: "look up a memo",
+            source,
+        })?;
         Ok(found.remove(&key))
     }
 }

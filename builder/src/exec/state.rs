@@ -44,7 +44,10 @@ impl Info {
             Self::Known(info) => Ok(Arc::clone(info)),
             Self::Pending(receiver) => {
                 let mut receiver = receiver.clone();
-                let info = receiver.wait_for(Option::is_some).await.map_err(|_| BuildError::TaskDied)?;
+                let info = receiver
+                    .wait_for(Option::is_some)
+                    .await
+                    .map_err(|_| BuildError::TaskDied)?;
                 info.clone().ok_or(BuildError::TaskDied)
             }
         }

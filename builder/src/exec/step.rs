@@ -6,13 +6,13 @@ use std::sync::Arc;
 use oci::Descriptor;
 use tokio::sync::watch;
 
+use super::Build;
 use super::commit::Commit;
 use super::copy::{self, Owner};
 use super::error::{BuildError, StepRef};
 use super::prepare::{Prepared, copy_error};
 use super::stage::presence;
 use super::state::{Info, StageLayer, StageState};
-use super::Build;
 use crate::layer::{ChainTimes, LayerTimes};
 use crate::plan::{Copy, Mkdir, Operation, Step};
 use crate::snapshot::{Clock, Pending, Root, Snapshot, Times, Tree, file_type};
@@ -34,7 +34,10 @@ impl Build<'_> {
             self.push_history(state, step, None);
             return Ok(false);
         }
-        let snapshot_error = |source| BuildError::Snapshot { at: at.clone(), source };
+        let snapshot_error = |source| BuildError::Snapshot {
+            at: at.boxed(),
+            source,
+        };
         let store = &self.node.snapshots;
         let pending = store.begin(parent.as_ref()).map_err(snapshot_error)?;
         let tree = pending.tree(parent.as_ref()).map_err(snapshot_error)?;
@@ -45,13 +48,35 @@ impl Build<'_> {
             Operation::Mkdir(mkdir) => self.mkdir(mkdir, &tree, at)?,
             Operation::Config => {}
         }
-        let times = Times { low, high: self.clock(at, Clock::end)? };
-        let snapshot = self.seal(pending, parent.clone(), prepared.time, times, at).await?;
-        let times = LayerTimes { own: prepared.time, step: times, below: ChainTimes::of(parent.as_ref()) };
+        let times = Times {
+            low,
+            high: self.clock(at, Clock::end)?,
+        };
+        let snapshot = self
+            .seal(pending, parent.clone(), prepared.time, times, at)
+            .await?;
+        let times = LayerTimes {
+            own: prepared.time,
+            step: times,
+            below: ChainTimes::of(parent.as_ref()),
+        };
         let (sender, receiver) = watch::channel(None);
         let below = state.layers.iter().map(|layer| layer.info.clone()).collect();
-        self.commit(Commit { at: at.clone(), prepared: prepared.clone(), snapshot: Arc::clone(&snapshot), parent, times, below }, sender);
-        state.layers.push(StageLayer { info: Info::Pending(receiver), snapshot: Some(snapshot) });
+        self.commit(
+            Commit {
+                at: at.clone(),
+                prepared: prepared.clone(),
+                snapshot: Arc::clone(&snapshot),
+                parent,
+                times,
+                below,
+            },
+            sender,
+        );
+        state.layers.push(StageLayer {
+            info: Info::Pending(receiver),
+            snapshot: Some(snapshot),
+        });
         self.push_history(state, step, Some(prepared.time));
         Ok(true)
     }
@@ -69,7 +94,10 @@ impl Build<'_> {
         sealed
             .await
             .map_err(|_| BuildError::TaskDied)?
-            .map_err(|source| BuildError::Snapshot { at: at.clone(), source })
+            .map_err(|source| BuildError::Snapshot {
+                at: at.boxed(),
+                source,
+            })
     }
 
     fn clock(
@@ -78,7 +106,7 @@ impl Build<'_> {
         read: impl FnOnce(&Clock) -> std::io::Result<i64>,
     ) -> Result<i64, BuildError> {
         read(self.node.snapshots.clock()).map_err(|source| BuildError::StepIo {
-            at: at.clone(),
+            at: at.boxed(),
             action: "read the file system's clock".to_owned(),
             source,
         })
@@ -87,7 +115,10 @@ impl Build<'_> {
     async fn copy(&self, copy: &Copy, tree: Tree, at: &StepRef) -> Result<(), BuildError> {
         let origin = self.origin(copy, at).await?;
         let owner = match &copy.chown {
-            Some(chown) => Some(owner(&tree, chown).map_err(|reason| BuildError::Step { at: at.clone(), reason })?),
+            Some(chown) => Some(owner(&tree, chown).map_err(|reason| BuildError::Step {
+                at: at.boxed(),
+                reason,
+            })?),
             None => None,
         };
         let copy = copy.clone();
@@ -95,7 +126,10 @@ impl Build<'_> {
             let tree = Root::new(tree.into_fd());
             copy::apply(&tree, origin.as_deref(), &copy, owner)
         });
-        copied.await.map_err(|_| BuildError::TaskDied)?.map_err(|error| copy_error(at, error))
+        copied
+            .await
+            .map_err(|_| BuildError::TaskDied)?
+            .map_err(|error| copy_error(at, error))
     }
 
     fn directory_exists(
@@ -108,17 +142,33 @@ impl Build<'_> {
             .node
             .snapshots
             .tree(parent)
-            .map_err(|source| BuildError::Snapshot { at: at.clone(), source })?;
+            .map_err(|source| BuildError::Snapshot {
+                at: at.boxed(),
+                source,
+            })?;
         let root = Root::new(tree.into_fd());
         Ok(is_directory(&root, &mkdir.path))
     }
 
     fn mkdir(&self, mkdir: &Mkdir, tree: &Tree, at: &StepRef) -> Result<(), BuildError> {
         use std::os::fd::AsFd;
-        let user = runtime::user::resolve_user(tree.as_fd(), &mkdir.user)
-            .map_err(|error| BuildError::Step { at: at.clone(), reason: error.to_string() })?;
-        make_directory(tree, &mkdir.path, Owner { uid: user.uid, gid: user.gid }).map_err(|source| {
-            BuildError::StepIo { at: at.clone(), action: format!("make the directory {}", mkdir.path), source }
+        let user =
+            runtime::user::resolve_user(tree.as_fd(), &mkdir.user).map_err(|error| BuildError::Step {
+                at: at.boxed(),
+                reason: error.to_string(),
+            })?;
+        make_directory(
+            tree,
+            &mkdir.path,
+            Owner {
+                uid: user.uid,
+                gid: user.gid,
+            },
+        )
+        .map_err(|source| BuildError::StepIo {
+            at: at.boxed(),
+            action: format!("make the directory {}", mkdir.path),
+            source,
         })
     }
 }
@@ -129,7 +179,11 @@ pub(super) fn make_directory(tree: &Tree, path: &str, owner: Owner) -> std::io::
     let root = Root::new(tree.try_clone()?.into_fd());
     let path = root.resolve(Path::new(path), true)?;
     let made = root.make_dirs(&path, 0o755, |_, dir| {
-        Ok(rustix::fs::fchown(dir, Some(Uid::from_raw(owner.uid)), Some(Gid::from_raw(owner.gid)))?)
+        Ok(rustix::fs::fchown(
+            dir,
+            Some(Uid::from_raw(owner.uid)),
+            Some(Gid::from_raw(owner.gid)),
+        )?)
     });
     made.map(drop)
 }
@@ -145,13 +199,18 @@ fn is_directory(root: &Root, path: &str) -> bool {
 fn owner(tree: &Tree, chown: &str) -> Result<Owner, String> {
     use std::os::fd::AsFd;
     let user = runtime::user::resolve_user(tree.as_fd(), chown).map_err(|error| error.to_string())?;
-    Ok(Owner { uid: user.uid, gid: user.gid })
+    Ok(Owner {
+        uid: user.uid,
+        gid: user.gid,
+    })
 }
 
 /// The part of a descriptor that a cache record keeps.
 pub(super) fn with_time(mut descriptor: Descriptor, time: Option<i64>) -> Descriptor {
     if let Some(time) = time {
-        descriptor.annotations.insert(super::state::LAYER_TIME_ANNOTATION.to_owned(), time.to_string());
+        descriptor
+            .annotations
+            .insert(super::state::LAYER_TIME_ANNOTATION.to_owned(), time.to_string());
     }
     descriptor
 }

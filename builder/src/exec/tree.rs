@@ -33,7 +33,10 @@ impl Build<'_> {
         let _guard = lock.lock().await;
         let store = &self.node.snapshots;
         let local = (0..infos.len()).rev().find_map(|index| {
-            let snapshot = state.layers[index].snapshot.clone().or_else(|| store.find(&chains[index]));
+            let snapshot = state.layers[index]
+                .snapshot
+                .clone()
+                .or_else(|| store.find(&chains[index]));
             snapshot.map(|snapshot| (index + 1, snapshot))
         });
         let (have, mut top) = local.map_or((0, None), |(have, snapshot)| (have, Some(snapshot)));
@@ -48,7 +51,10 @@ impl Build<'_> {
                 Ok::<_, SnapshotError>(snapshot)
             });
             let snapshot = committed.await.map_err(|_| BuildError::TaskDied)?;
-            top = Some(snapshot.map_err(|source| BuildError::Snapshot { at: at.clone(), source })?);
+            top = Some(snapshot.map_err(|source| BuildError::Snapshot {
+                at: at.boxed(),
+                source,
+            })?);
         }
         Ok(top)
     }
@@ -64,7 +70,10 @@ impl Build<'_> {
             .images
             .open(&info.repository, &info.descriptor, 0)
             .await
-            .map_err(|source| BuildError::Service { action: "read a layer", source })?;
+            .map_err(|source| BuildError::Service {
+                action: "read a layer",
+                source,
+            })?;
         let id = info.descriptor.digest.to_string();
         let size = info.descriptor.size;
         self.progress(&id, 0, size);
@@ -82,7 +91,10 @@ impl Build<'_> {
         });
         let unpacked = unpacked.await.map_err(|_| BuildError::TaskDied)?;
         self.progress(&id, size, size);
-        unpacked.map_err(|source| BuildError::Snapshot { at: at.clone(), source })
+        unpacked.map_err(|source| BuildError::Snapshot {
+            at: at.boxed(),
+            source,
+        })
     }
 
     fn progress(&self, id: &str, done_bytes: u64, size: u64) {

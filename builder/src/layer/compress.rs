@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use flate2::{Compress, Compression, FlushCompress, Status};
 
 /// Input bytes of one gzip member.
-pub const MEMBER_BYTES: usize = 1 << 20;
+pub(super) const MEMBER_BYTES: usize = 1 << 20;
 
 /// Frozen with the layer format. zlib-rs on 1 MiB members of Debian's /usr, ratio and MB/s on one busy core:
 /// 1: .463 85, 2: .386 46, 3: .369 46, 4: .363 34, 6: .356 27.
@@ -35,7 +35,9 @@ impl Compressors {
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..threads {
             let queue = Arc::clone(&queue);
-            std::thread::Builder::new().name(format!("gzip-{number}")).spawn(move || work(&queue))?;
+            std::thread::Builder::new()
+                .name(format!("gzip-{number}"))
+                .spawn(move || work(&queue))?;
         }
         Ok(Self { jobs, threads })
     }
@@ -99,7 +101,11 @@ mod tests {
         (0..MEMBER_BYTES)
             .map(|index| {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                if index % 7 < 4 { b"layeryard"[index % 9] } else { (state >> 27) as u8 + b'a' }
+                if index % 7 < 4 {
+                    b"layeryard"[index % 9]
+                } else {
+                    (state >> 27) as u8 + b'a'
+                }
             })
             .collect()
     }
@@ -116,7 +122,9 @@ mod tests {
                 "95fbd2b30eed10477328df3a718fff9814479f5d50d91c3941312672ee6c785a"
             );
             let mut unpacked = Vec::new();
-            flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).unwrap();
+            flate2::read::GzDecoder::new(&packed[..])
+                .read_to_end(&mut unpacked)
+                .unwrap();
             assert!(unpacked == data);
         }
     }
@@ -124,11 +132,15 @@ mod tests {
     #[test]
     fn incompressible_and_empty_members_read_back() {
         let mut deflate = Compress::new(Compression::new(LEVEL), false);
-        let noise: Vec<u8> = (0..100_000u32).flat_map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes()).collect();
+        let noise: Vec<u8> = (0..100_000u32)
+            .flat_map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes())
+            .collect();
         for data in [&b""[..], &noise[..MEMBER_BYTES]] {
             let packed = member(&mut deflate, data).unwrap();
             let mut unpacked = Vec::new();
-            flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut unpacked).unwrap();
+            flate2::read::GzDecoder::new(&packed[..])
+                .read_to_end(&mut unpacked)
+                .unwrap();
             assert!(unpacked == data);
         }
     }

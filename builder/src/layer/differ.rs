@@ -90,9 +90,11 @@ impl<W: Write> Walker<'_, W> {
     fn directory(&mut self, path: &Path, upper: &OwnedFd, lower: Option<&OwnedFd>) -> Result<(), LayerError> {
         let mut entries = Vec::new();
         for name in names(upper).read("list", path)? {
-            let stat = stat_at(upper, &name).read("read the metadata of", path)?.ok_or_else(|| {
-                LayerError::Changed { path: join(path, &name) }
-            })?;
+            let stat = stat_at(upper, &name)
+                .read("read the metadata of", path)?
+                .ok_or_else(|| LayerError::Changed {
+                    path: join(path, &name),
+                })?;
             let before = match lower {
                 Some(lower) => stat_at(lower, &name).read("read the metadata of", path)?,
                 None => None,
@@ -111,7 +113,13 @@ impl<W: Write> Walker<'_, W> {
                 return Err(LayerError::Unrepresentable { path, reason });
             }
             let lower = lower.zip(*before);
-            let node = Node { path, dir: upper, name, stat: *stat, lower };
+            let node = Node {
+                path,
+                dir: upper,
+                name,
+                stat: *stat,
+                lower,
+            };
             match file_type(stat) {
                 FileType::Directory => self.subdirectory(&node)?,
                 FileType::Socket => self.warn(format!("/{} is a socket: left out", node.path.display())),
@@ -126,9 +134,10 @@ impl<W: Write> Walker<'_, W> {
         let xattrs = image_xattrs(&upper).read("read the extended attributes of", &node.path)?;
         let (opaque, attributes) = (xattrs.opaque, self.attributes(node, xattrs)?);
         let lower = match node.lower {
-            Some((dir, stat)) if file_type(&stat) == FileType::Directory => {
-                Some(node.open(dir, OFlags::DIRECTORY).read("open the former", &node.path)?)
-            }
+            Some((dir, stat)) if file_type(&stat) == FileType::Directory => Some(
+                node.open(dir, OFlags::DIRECTORY)
+                    .read("open the former", &node.path)?,
+            ),
             _ => None,
         };
         let unchanged = match (&lower, node.lower) {
@@ -163,7 +172,9 @@ impl<W: Write> Walker<'_, W> {
         let id = (node.stat.st_dev, node.stat.st_ino);
         let path = tar_path(&node.path);
         if linked && let Some(first) = self.links.get(&id) {
-            let kind = Kind::Hardlink { target: first.clone() };
+            let kind = Kind::Hardlink {
+                target: first.clone(),
+            };
             let attributes = Attributes::of(&node.stat, Default::default());
             let entry = self.entry(path, kind, &node.stat, attributes);
             return self.append(&entry, &node.path);
@@ -183,31 +194,43 @@ impl<W: Write> Walker<'_, W> {
                 self.write_ancestors(&node.path)?;
                 let size = node.stat.st_size as u64;
                 let data = SparseReader::new(file, size, node.stat.st_blocks as u64);
-                self.tar.append_file(&entry, data).map_err(|error| read_error(error, &node.path))
+                self.tar
+                    .append_file(&entry, data)
+                    .map_err(|error| read_error(error, &node.path))
             }
         }
     }
 
     fn read(&mut self, node: &Node<'_>) -> Result<(Kind, Attributes, Option<File>), LayerError> {
         let plain = |kind| (kind, Attributes::of(&node.stat, Default::default()), None);
-        let (major, minor) = (rustix::fs::major(node.stat.st_rdev), rustix::fs::minor(node.stat.st_rdev));
+        let (major, minor) = (
+            rustix::fs::major(node.stat.st_rdev),
+            rustix::fs::minor(node.stat.st_rdev),
+        );
         Ok(match file_type(&node.stat) {
             FileType::RegularFile => {
                 let file = File::from(node.open(node.dir, OFlags::NONBLOCK).read("open", &node.path)?);
                 let xattrs = image_xattrs(&file).read("read the extended attributes of", &node.path)?;
-                let kind = Kind::File { size: node.stat.st_size as u64 };
+                let kind = Kind::File {
+                    size: node.stat.st_size as u64,
+                };
                 (kind, self.attributes(node, xattrs)?, Some(file))
             }
             FileType::Symlink => {
                 let target = rustix::fs::readlinkat(node.dir, node.name, Vec::new());
-                plain(Kind::Symlink { target: target.read("read the link", &node.path)?.into_bytes() })
+                plain(Kind::Symlink {
+                    target: target.read("read the link", &node.path)?.into_bytes(),
+                })
             }
             FileType::Fifo => plain(Kind::Fifo),
             FileType::CharacterDevice => plain(Kind::CharDevice { major, minor }),
             FileType::BlockDevice => plain(Kind::BlockDevice { major, minor }),
             _ => {
                 let reason = "it is of an unknown type";
-                return Err(LayerError::Unrepresentable { path: node.path.clone(), reason });
+                return Err(LayerError::Unrepresentable {
+                    path: node.path.clone(),
+                    reason,
+                });
             }
         })
     }
@@ -220,7 +243,9 @@ impl<W: Write> Walker<'_, W> {
         attributes: &Attributes,
         file: Option<&File>,
     ) -> Result<bool, LayerError> {
-        let Some((dir, before)) = node.lower else { return Ok(false) };
+        let Some((dir, before)) = node.lower else {
+            return Ok(false);
+        };
         let now = &node.stat;
         let same_stat = before.st_mode == now.st_mode
             && (before.st_uid, before.st_gid) == (now.st_uid, now.st_gid)
@@ -231,7 +256,10 @@ impl<W: Write> Walker<'_, W> {
         }
         match (kind, file) {
             (Kind::File { .. }, Some(file)) if before.st_size == now.st_size => {
-                let lower = File::from(node.open(dir, OFlags::NONBLOCK).read("open the former", &node.path)?);
+                let lower = File::from(
+                    node.open(dir, OFlags::NONBLOCK)
+                        .read("open the former", &node.path)?,
+                );
                 let former = Attributes::read(&lower).read("read the former metadata of", &node.path)?;
                 Ok(former == *attributes
                     && same_content(file, &lower).read("compare with the former", &node.path)?)
@@ -248,10 +276,16 @@ impl<W: Write> Walker<'_, W> {
     fn attributes(&mut self, node: &Node<'_>, xattrs: ImageXattrs) -> Result<Attributes, LayerError> {
         if xattrs.redirected {
             let reason = "overlay stores it as a reference to another file";
-            return Err(LayerError::Unrepresentable { path: node.path.clone(), reason });
+            return Err(LayerError::Unrepresentable {
+                path: node.path.clone(),
+                reason,
+            });
         }
         for name in &xattrs.dropped {
-            self.warn(format!("/{}: the extended attribute {name} is left out", node.path.display()));
+            self.warn(format!(
+                "/{}: the extended attribute {name} is left out",
+                node.path.display()
+            ));
         }
         Ok(Attributes::of(&node.stat, xattrs.kept))
     }
@@ -354,8 +388,14 @@ fn tar_path(path: &Path) -> Vec<u8> {
 fn read_error(error: io::Error, path: &Path) -> LayerError {
     match error.kind() {
         io::ErrorKind::BrokenPipe => LayerError::Abandoned,
-        io::ErrorKind::UnexpectedEof => LayerError::Changed { path: path.to_owned() },
-        _ => LayerError::Read { action: "read", path: path.to_owned(), source: error },
+        io::ErrorKind::UnexpectedEof => LayerError::Changed {
+            path: path.to_owned(),
+        },
+        _ => LayerError::Read {
+            action: "read",
+            path: path.to_owned(),
+            source: error,
+        },
     }
 }
 
@@ -365,7 +405,11 @@ trait ReadContext<T> {
 
 impl<T, E: Into<io::Error>> ReadContext<T> for Result<T, E> {
     fn read(self, action: &'static str, path: &Path) -> Result<T, LayerError> {
-        self.map_err(|error| LayerError::Read { action, path: path.to_owned(), source: error.into() })
+        self.map_err(|error| LayerError::Read {
+            action,
+            path: path.to_owned(),
+            source: error.into(),
+        })
     }
 }
 

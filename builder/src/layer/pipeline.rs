@@ -49,7 +49,10 @@ where
     T: Send + 'static,
     F: FnOnce(&mut ChunkWriter) -> Result<T, LayerError> + Send + 'static,
 {
-    let mut blob = sink.start_upload().await.map_err(|source| LayerError::Upload { source })?;
+    let mut blob = sink
+        .start_upload()
+        .await
+        .map_err(|source| LayerError::Upload { source })?;
     let depth = 2 * compressors.threads() + 4;
     let (queue, results) = sync_channel(depth);
     let mut writer = ChunkWriter {
@@ -81,11 +84,22 @@ where
     // The producer's error is the cause of the collector's, where both failed.
     let (diff_id, value) = produced?;
     let (digest, size) = collected?;
-    blob.finish(&digest).await.map_err(|source| LayerError::Upload { source })?;
-    Ok((Layer { descriptor: Descriptor::new(OCI_LAYER_GZIP, digest, size), diff_id }, value))
+    blob.finish(&digest)
+        .await
+        .map_err(|source| LayerError::Upload { source })?;
+    Ok((
+        Layer {
+            descriptor: Descriptor::new(OCI_LAYER_GZIP, digest, size),
+            diff_id,
+        },
+        value,
+    ))
 }
 
-fn collect(results: &Receiver<ChunkResult>, packed: &mpsc::Sender<Bytes>) -> Result<(Digest, u64), LayerError> {
+fn collect(
+    results: &Receiver<ChunkResult>,
+    packed: &mpsc::Sender<Bytes>,
+) -> Result<(Digest, u64), LayerError> {
     let mut hasher = Hasher::new(Algorithm::Sha256);
     let mut size = 0;
     for result in results {
@@ -95,7 +109,9 @@ fn collect(results: &Receiver<ChunkResult>, packed: &mpsc::Sender<Bytes>) -> Res
             .map_err(|source| LayerError::Compress { source })?;
         hasher.update(&member);
         size += member.len() as u64;
-        packed.blocking_send(member.into()).map_err(|_| LayerError::Abandoned)?;
+        packed
+            .blocking_send(member.into())
+            .map_err(|_| LayerError::Abandoned)?;
     }
     Ok((hasher.finish(), size))
 }
@@ -105,7 +121,9 @@ impl ChunkWriter {
         let chunk = std::mem::replace(&mut self.buffer, Vec::with_capacity(MEMBER_BYTES));
         self.hasher.update(&chunk);
         let result = self.compressors.submit(chunk);
-        self.queue.send(result).map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
+        self.queue
+            .send(result)
+            .map_err(|_| io::Error::from(io::ErrorKind::BrokenPipe))
     }
 
     fn finish(mut self) -> Result<Digest, LayerError> {

@@ -6,7 +6,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 const BLOCK: u64 = 512;
 
 /// Gives `size` bytes of a file; holes come out as zeros. A plain file is simply read.
-pub struct SparseReader {
+pub(super) struct SparseReader {
     file: File,
     position: u64,
     size: u64,
@@ -18,8 +18,15 @@ pub struct SparseReader {
 
 impl SparseReader {
     /// `blocks` as stat counts them: fewer than the size needs mean holes.
-    pub fn new(file: File, size: u64, blocks: u64) -> Self {
-        Self { file, position: 0, size, data_until: 0, hole_until: 0, sparse: blocks * BLOCK < size }
+    pub(super) fn new(file: File, size: u64, blocks: u64) -> Self {
+        Self {
+            file,
+            position: 0,
+            size,
+            data_until: 0,
+            hole_until: 0,
+            sparse: blocks * BLOCK < size,
+        }
     }
 
     fn find_extent(&mut self) -> io::Result<()> {
@@ -50,7 +57,8 @@ impl Read for SparseReader {
         }
         let in_hole = self.position < self.hole_until;
         let until = if in_hole { self.hole_until } else { self.data_until }.min(self.size);
-        let wanted = usize::try_from(until - self.position).map_or(buffer.len(), |rest| rest.min(buffer.len()));
+        let wanted =
+            usize::try_from(until - self.position).map_or(buffer.len(), |rest| rest.min(buffer.len()));
         let read = if in_hole {
             buffer[..wanted].fill(0);
             wanted
@@ -75,13 +83,18 @@ mod tests {
         file.write_all_at(b"end", 3 << 20).unwrap();
         file.set_len((4 << 20) + 7).unwrap();
         let metadata = file.metadata().unwrap();
-        assert!(metadata.blocks() * BLOCK < metadata.len(), "the file system makes holes");
+        assert!(
+            metadata.blocks() * BLOCK < metadata.len(),
+            "the file system makes holes"
+        );
         let mut plain = Vec::new();
         let mut again = file.try_clone().unwrap();
         again.seek(SeekFrom::Start(0)).unwrap();
         again.read_to_end(&mut plain).unwrap();
         let mut sparse = Vec::new();
-        SparseReader::new(file, metadata.len(), metadata.blocks()).read_to_end(&mut sparse).unwrap();
+        SparseReader::new(file, metadata.len(), metadata.blocks())
+            .read_to_end(&mut sparse)
+            .unwrap();
         assert!(plain == sparse);
     }
 }

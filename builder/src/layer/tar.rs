@@ -18,7 +18,7 @@ const XATTR_PREFIX: &str = "SCHILY.xattr.";
 
 /// One member of an archive.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
+pub(super) struct Entry {
     /// Relative, without `./`; a directory's ends in `/`.
     pub path: Vec<u8>,
     pub kind: Kind,
@@ -31,35 +31,47 @@ pub struct Entry {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kind {
-    File { size: u64 },
+pub(super) enum Kind {
+    File {
+        size: u64,
+    },
     /// To the path of an earlier entry.
-    Hardlink { target: Vec<u8> },
-    Symlink { target: Vec<u8> },
+    Hardlink {
+        target: Vec<u8>,
+    },
+    Symlink {
+        target: Vec<u8>,
+    },
     Directory,
     Fifo,
-    CharDevice { major: u32, minor: u32 },
-    BlockDevice { major: u32, minor: u32 },
+    CharDevice {
+        major: u32,
+        minor: u32,
+    },
+    BlockDevice {
+        major: u32,
+        minor: u32,
+    },
 }
 
 /// Writes entries to `W`; [`TarWriter::finish`] ends the archive.
-pub struct TarWriter<W> {
+pub(super) struct TarWriter<W> {
     out: W,
 }
 
 impl<W: Write> TarWriter<W> {
-    pub fn new(out: W) -> Self {
+    pub(super) fn new(out: W) -> Self {
         Self { out }
     }
 
     /// An entry without content.
-    pub fn append(&mut self, entry: &Entry) -> io::Result<()> {
+    pub(super) fn append(&mut self, entry: &Entry) -> io::Result<()> {
         debug_assert!(!matches!(entry.kind, Kind::File { size } if size > 0));
         self.header(entry)
     }
 
     /// A file; `data` has to give exactly the size that the entry names.
-    pub fn append_file(&mut self, entry: &Entry, data: impl Read) -> io::Result<()> {
+    pub(super) fn append_file(&mut self, entry: &Entry, data: impl Read) -> io::Result<()> {
         let Kind::File { size } = entry.kind else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput));
         };
@@ -72,7 +84,7 @@ impl<W: Write> TarWriter<W> {
     }
 
     /// Ends the archive and gives the writer back.
-    pub fn finish(mut self) -> io::Result<W> {
+    pub(super) fn finish(mut self) -> io::Result<W> {
         self.out.write_all(&TRAILER)?;
         Ok(self.out)
     }
@@ -177,7 +189,15 @@ impl Header {
     fn new(name: &[u8], flag: u8) -> Self {
         let mut header = Self([0; BLOCK]);
         header.text(0, name);
-        for (at, width) in [(100, 8), (108, 8), (116, 8), (124, 12), (136, 12), (329, 8), (337, 8)] {
+        for (at, width) in [
+            (100, 8),
+            (108, 8),
+            (116, 8),
+            (124, 12),
+            (136, 12),
+            (329, 8),
+            (337, 8),
+        ] {
             header.number(at, width, 0);
         }
         header.0[156] = flag;
@@ -215,7 +235,11 @@ mod tests {
     use super::*;
 
     fn entry(path: &str, kind: Kind) -> Entry {
-        let mode = if matches!(kind, Kind::Directory) { 0o755 } else { 0o644 };
+        let mode = if matches!(kind, Kind::Directory) {
+            0o755
+        } else {
+            0o644
+        };
         Entry {
             path: path.as_bytes().to_vec(),
             kind,
@@ -230,15 +254,30 @@ mod tests {
     fn archive() -> Vec<u8> {
         let mut tar = TarWriter::new(Vec::new());
         tar.append(&entry("etc/", Kind::Directory)).unwrap();
-        tar.append_file(&entry("etc/motd", Kind::File { size: 3 }), &b"hi\n"[..]).unwrap();
+        tar.append_file(&entry("etc/motd", Kind::File { size: 3 }), &b"hi\n"[..])
+            .unwrap();
         let link = |target: &str| target.as_bytes().to_vec();
-        tar.append(&entry("etc/same", Kind::Hardlink { target: link("etc/motd") })).unwrap();
-        tar.append(&entry("etc/soft", Kind::Symlink { target: link(&"t/".repeat(70)) })).unwrap();
-        tar.append(&entry("dev/null", Kind::CharDevice { major: 1, minor: 3 })).unwrap();
+        tar.append(&entry(
+            "etc/same",
+            Kind::Hardlink {
+                target: link("etc/motd"),
+            },
+        ))
+        .unwrap();
+        tar.append(&entry(
+            "etc/soft",
+            Kind::Symlink {
+                target: link(&"t/".repeat(70)),
+            },
+        ))
+        .unwrap();
+        tar.append(&entry("dev/null", Kind::CharDevice { major: 1, minor: 3 }))
+            .unwrap();
         let mut odd = entry(&format!("{}/ü", "d".repeat(120)), Kind::File { size: 0 });
         odd.uid = 3_000_000;
         odd.mode = 0o4755;
-        odd.xattrs.insert("security.capability".into(), vec![1, 0, 0, 2, 0]);
+        odd.xattrs
+            .insert("security.capability".into(), vec![1, 0, 0, 2, 0]);
         odd.xattrs.insert("user.a".into(), b"b=c".to_vec());
         tar.append(&odd).unwrap();
         tar.finish().unwrap()
@@ -268,7 +307,10 @@ mod tests {
                 .flatten()
                 .map(|record| record.unwrap().key().unwrap().to_owned())
                 .collect();
-            let link = entry.link_name().unwrap().map(|link| link.to_string_lossy().into_owned());
+            let link = entry
+                .link_name()
+                .unwrap()
+                .map(|link| link.to_string_lossy().into_owned());
             names.push((name, link, entry.header().uid().unwrap(), extensions.join(" ")));
         }
         let none = String::new();
@@ -281,7 +323,12 @@ mod tests {
                 ("etc/same".into(), Some("etc/motd".into()), 0, none.clone()),
                 ("etc/soft".into(), Some("t/".repeat(70)), 0, "linkpath".into()),
                 ("dev/null".into(), None, 0, none),
-                (long, None, 3_000_000, "SCHILY.xattr.security.capability SCHILY.xattr.user.a path uid".into()),
+                (
+                    long,
+                    None,
+                    3_000_000,
+                    "SCHILY.xattr.security.capability SCHILY.xattr.user.a path uid".into()
+                ),
             ]
         );
     }
@@ -289,7 +336,9 @@ mod tests {
     #[test]
     fn a_file_that_is_too_short_is_an_error() {
         let mut tar = TarWriter::new(Vec::new());
-        let error = tar.append_file(&entry("a", Kind::File { size: 4 }), &b"abc"[..]).unwrap_err();
+        let error = tar
+            .append_file(&entry("a", Kind::File { size: 4 }), &b"abc"[..])
+            .unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 
@@ -299,7 +348,10 @@ mod tests {
         for size in [1, 92, 93, 94, 95, 96, 990] {
             let body = encode_records(&BTreeMap::from([("k".to_owned(), vec![b'v'; size])]));
             let text = String::from_utf8(body).unwrap();
-            assert_eq!(text.split(' ').next().unwrap().parse::<usize>().unwrap(), text.len());
+            assert_eq!(
+                text.split(' ').next().unwrap().parse::<usize>().unwrap(),
+                text.len()
+            );
         }
     }
 }

@@ -44,7 +44,13 @@ impl LayerTimes {
         } else {
             let traced = self.below.logical(mtime);
             let cut = is_cut_from(&self.step, mtime) || self.below.may_be_cut(mtime);
-            traced.unwrap_or_else(|| if cut { self.own } else { mtime.div_euclid(NANOSECONDS) })
+            traced.unwrap_or_else(|| {
+                if cut {
+                    self.own
+                } else {
+                    mtime.div_euclid(NANOSECONDS)
+                }
+            })
         };
         seconds.max(0) as u64
     }
@@ -66,7 +72,10 @@ impl ChainTimes {
 
     /// The logical time that an instant stands for; none if it is a time of its own.
     pub fn logical(&self, mtime: i64) -> Option<i64> {
-        self.0.iter().find(|(times, _)| times.contains(mtime)).map(|(_, time)| *time)
+        self.0
+            .iter()
+            .find(|(times, _)| times.contains(mtime))
+            .map(|(_, time)| *time)
     }
 
     /// Whether an instant stands for some layer's time, or may be the rest of one that did.
@@ -114,10 +123,25 @@ mod tests {
     fn times() -> LayerTimes {
         LayerTimes {
             own: 500,
-            step: Times { low: 3000 * S, high: 3010 * S },
+            step: Times {
+                low: 3000 * S,
+                high: 3010 * S,
+            },
             below: ChainTimes(vec![
-                (Times { low: 2000 * S + 5, high: 2000 * S + 5 }, 400),
-                (Times { low: 1000 * S, high: 1010 * S }, 300),
+                (
+                    Times {
+                        low: 2000 * S + 5,
+                        high: 2000 * S + 5,
+                    },
+                    400,
+                ),
+                (
+                    Times {
+                        low: 1000 * S,
+                        high: 1010 * S,
+                    },
+                    300,
+                ),
             ]),
         }
     }
@@ -145,17 +169,30 @@ mod tests {
 
     #[test]
     fn a_copy_cut_to_seconds_counts_as_written_by_the_step() {
-        assert_eq!(times().layer_time(2000 * S), 500, "cut from a lower layer's instant");
+        assert_eq!(
+            times().layer_time(2000 * S),
+            500,
+            "cut from a lower layer's instant"
+        );
         let mut late = times();
-        late.step = Times { low: 3000 * S + 7, high: 3000 * S + 9 };
+        late.step = Times {
+            low: 3000 * S + 7,
+            high: 3000 * S + 9,
+        };
         assert_eq!(late.layer_time(3000 * S), 500, "cut from the step's own");
         assert!(late.below.stands_for_a_layer(2000 * S) && !late.below.stands_for_a_layer(1999 * S));
     }
 
     #[test]
     fn the_epoch_is_the_newest_of_the_bases_times() {
-        let history = [History { created: Some("2024-05-01T10:00:00.5Z".into()), ..History::default() }];
-        assert_eq!(base_epoch(Some("2024-05-01T09:00:00+02:00"), &history), 1_714_557_600);
+        let history = [History {
+            created: Some("2024-05-01T10:00:00.5Z".into()),
+            ..History::default()
+        }];
+        assert_eq!(
+            base_epoch(Some("2024-05-01T09:00:00+02:00"), &history),
+            1_714_557_600
+        );
         assert_eq!(base_epoch(None, &[]), EPOCH_FLOOR);
         assert_eq!(base_epoch(Some("0001-01-01T00:00:00Z"), &[]), EPOCH_FLOOR);
         assert_eq!(rfc3339(EPOCH_FLOOR), "1980-02-01T00:00:00Z");
@@ -164,7 +201,10 @@ mod tests {
     #[test]
     fn a_layers_time_is_past_and_follows_its_seed() {
         let (a, b) = (blake3::hash(b"a"), blake3::hash(b"b"));
-        let (at, bt) = (layer_time(EPOCH_FLOOR, a.as_bytes(), None), layer_time(EPOCH_FLOOR, b.as_bytes(), None));
+        let (at, bt) = (
+            layer_time(EPOCH_FLOOR, a.as_bytes(), None),
+            layer_time(EPOCH_FLOOR, b.as_bytes(), None),
+        );
         assert_ne!(at, bt);
         assert!(at <= EPOCH_FLOOR && at > EPOCH_FLOOR - SPREAD_SECONDS as i64);
         assert_eq!(layer_time(EPOCH_FLOOR, a.as_bytes(), Some(7)), 7);

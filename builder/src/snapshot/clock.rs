@@ -41,7 +41,11 @@ impl Clock {
             .map_or(0, |since| since.as_nanos() as i64);
         let later = |last: i64| {
             let next = (now.max(last) / MICROSECOND + 1) * MICROSECOND;
-            if next % NANOSECONDS == 0 { next + MICROSECOND } else { next }
+            if next % NANOSECONDS == 0 {
+                next + MICROSECOND
+            } else {
+                next
+            }
         };
         let update = self
             .last

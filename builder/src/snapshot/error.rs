@@ -34,12 +34,12 @@ pub enum SnapshotError {
         source: io::Error,
     },
     #[error("layer {layer} has the digest {actual}")]
-    DigestMismatch { layer: Digest, actual: Digest },
+    DigestMismatch { layer: Box<Digest>, actual: Box<Digest> },
     #[error("layer {layer} unpacks to the diff id {actual}, but its image says {expected}")]
     DiffIdMismatch {
         layer: String,
-        expected: Digest,
-        actual: Digest,
+        expected: Box<Digest>,
+        actual: Box<Digest>,
     },
     #[error("layer {layer}: could not read it: {source}")]
     ReadLayer { layer: String, source: io::Error },

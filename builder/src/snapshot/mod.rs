@@ -27,9 +27,9 @@ mod stub;
 pub mod unpack;
 
 pub use attributes::Attributes;
-pub(crate) use attributes::{ImageXattrs, file_type, image_xattrs, mtime_of, set_mtime};
 #[cfg(test)]
 pub(crate) use attributes::mtime_stamps;
+pub(crate) use attributes::{ImageXattrs, file_type, image_xattrs, mtime_of, set_mtime};
 pub use clock::Clock;
 pub use error::{IoContext, SnapshotError};
 pub use inroot::Root;

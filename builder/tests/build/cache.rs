@@ -14,7 +14,10 @@ const TWO_STAGES: &str = "FROM base AS tools\n\
      LABEL a=b\n";
 
 fn context(fixture: &Fixture) {
-    fixture.file("lib/a", "a\n").file("lib/b", "b\n").file("main", "main\n");
+    fixture
+        .file("lib/a", "a\n")
+        .file("lib/b", "b\n")
+        .file("main", "main\n");
 }
 
 #[tokio::test]
@@ -43,17 +46,32 @@ async fn a_changed_file_runs_only_what_depends_on_it() {
     fixture.memory.take_events();
     fixture.file("main", "changed\n");
     let changed = fixture.build(TWO_STAGES).await;
-    let ran: Vec<usize> = fixture.steps().iter().filter(|(_, what)| *what == "run").map(|(step, _)| *step).collect();
+    let ran: Vec<usize> = fixture
+        .steps()
+        .iter()
+        .filter(|(_, what)| *what == "run")
+        .map(|(step, _)| *step)
+        .collect();
     assert_eq!(ran, [6, 7], "the last COPY and the LABEL");
-    assert_eq!(changed.entries(changed.layers.len() - 1).last().unwrap().content, "changed\n");
+    assert_eq!(
+        changed.entries(changed.layers.len() - 1).last().unwrap().content,
+        "changed\n"
+    );
 
     // A time or an owner in the context is no change.
     let path = fixture.context.path().join("lib/a");
     std::os::unix::fs::chown(&path, Some(5), Some(5)).unwrap();
-    std::fs::File::open(&path).unwrap().set_modified(std::time::UNIX_EPOCH).unwrap();
+    std::fs::File::open(&path)
+        .unwrap()
+        .set_modified(std::time::UNIX_EPOCH)
+        .unwrap();
     let again = fixture.build(TWO_STAGES).await;
     assert_eq!(again.digest, changed.digest);
-    assert_eq!(fixture.steps().iter().filter(|(_, what)| *what == "run").count(), 1, "the LABEL");
+    assert_eq!(
+        fixture.steps().iter().filter(|(_, what)| *what == "run").count(),
+        1,
+        "the LABEL"
+    );
 }
 
 #[tokio::test]
@@ -85,7 +103,11 @@ async fn a_step_on_cached_layers_makes_what_a_step_on_fresh_ones_makes() {
     assert_eq!(unpacked.digest, live.digest);
     // busybox cuts the times it copies to seconds, so the copy counts as written by the step.
     assert_eq!(live.entry(2, "two").mtime, live.entry(2, "three").mtime);
-    assert_eq!(live.entry(2, "one").mtime, live.entry(1, "one").mtime, "chmod keeps a time");
+    assert_eq!(
+        live.entry(2, "one").mtime,
+        live.entry(1, "one").mtime,
+        "chmod keeps a time"
+    );
     assert_eq!(live.entry(2, "future2").mtime, 1_893_456_000);
 }
 
@@ -112,7 +134,11 @@ async fn an_image_of_ours_is_a_base_like_any_other() {
     let mut input = other.input("FROM team/app:latest\nRUN chmod 640 /one\n");
     input.tags = Vec::new();
     let third = other.build_input(input).await.unwrap();
-    assert_eq!(other.image(third.digest).entry(3, "one").mtime, first.entry(1, "one").mtime, "unpacked here");
+    assert_eq!(
+        other.image(third.digest).entry(3, "one").mtime,
+        first.entry(1, "one").mtime,
+        "unpacked here"
+    );
     assert_eq!(third.names[0], format!("team/app@{}", third.digest));
 }
 
@@ -121,7 +147,9 @@ async fn a_source_date_epoch_bounds_every_time() {
     let fixture = Fixture::new();
     fixture.file("a", "a");
     let mut input = fixture.input("FROM base\nCOPY a /a\nRUN echo $SOURCE_DATE_EPOCH > /b\n");
-    input.build_args.insert("SOURCE_DATE_EPOCH".into(), "1000000000".into());
+    input
+        .build_args
+        .insert("SOURCE_DATE_EPOCH".into(), "1000000000".into());
     let output = fixture.build_input(input).await.unwrap();
     let image = fixture.image(output.digest);
     assert_eq!(image.entry(1, "a").mtime, 1_000_000_000);

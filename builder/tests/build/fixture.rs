@@ -16,25 +16,25 @@ use crate::memory::{Directory, Memory, REPOSITORY};
 const HELPER: &str = env!("CARGO_BIN_EXE_builder-zygote-helper");
 const BUSYBOX: &str = "/usr/bin/busybox";
 const APPLETS: [&str; 21] = [
-    "sh", "cat", "ls", "mkdir", "rm", "echo", "test", "true", "false", "sleep", "ln", "cp", "touch", "stat", "chmod",
-    "chown", "id", "find", "env", "seq", "wget",
+    "sh", "cat", "ls", "mkdir", "rm", "echo", "test", "true", "false", "sleep", "ln", "cp", "touch", "stat",
+    "chmod", "chown", "id", "find", "env", "seq", "wget",
 ];
 
 /// A registry, a node and a context directory, all fresh.
-pub struct Fixture {
-    pub memory: Memory,
-    pub node: Node,
-    pub context: tempfile::TempDir,
+pub(crate) struct Fixture {
+    pub(crate) memory: Memory,
+    pub(crate) node: Node,
+    pub(crate) context: tempfile::TempDir,
     _state: tempfile::TempDir,
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with_memory(Memory::default())
     }
 
     /// Another node on the same registry.
-    pub fn with_memory(memory: Memory) -> Self {
+    pub(crate) fn with_memory(memory: Memory) -> Self {
         let state = tempfile::tempdir().unwrap();
         let mut config = NodeConfig::new(&state.path().join("builder"));
         config.zygote_executable = Some(HELPER.into());
@@ -51,19 +51,27 @@ impl Fixture {
             memory.add_image("base", &image, busybox_layer());
         }
         let node = Node::open(&config).unwrap();
-        Self { memory, node, context: tempfile::tempdir().unwrap(), _state: state }
+        Self {
+            memory,
+            node,
+            context: tempfile::tempdir().unwrap(),
+            _state: state,
+        }
     }
 
-    pub fn file(&self, path: &str, content: &str) -> &Self {
+    pub(crate) fn file(&self, path: &str, content: &str) -> &Self {
         let path = self.context.path().join(path);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, content).unwrap();
         self
     }
 
-    pub fn input(&self, dockerfile: &str) -> BuildInput {
+    pub(crate) fn input(&self, dockerfile: &str) -> BuildInput {
         BuildInput {
-            dockerfile: Dockerfile { name: "Dockerfile".into(), text: dockerfile.into() },
+            dockerfile: Dockerfile {
+                name: "Dockerfile".into(),
+                text: dockerfile.into(),
+            },
             target: None,
             build_args: BTreeMap::new(),
             platform: Platform::host(),
@@ -73,7 +81,7 @@ impl Fixture {
         }
     }
 
-    pub fn services(&self) -> Services {
+    pub(crate) fn services(&self) -> Services {
         let memory = Arc::new(self.memory.clone());
         Services {
             images: memory.clone(),
@@ -84,28 +92,32 @@ impl Fixture {
         }
     }
 
-    pub async fn try_build(&self, dockerfile: &str) -> Result<BuildOutput, BuildError> {
+    pub(crate) async fn try_build(&self, dockerfile: &str) -> Result<BuildOutput, BuildError> {
         self.build_input(self.input(dockerfile)).await
     }
 
-    pub async fn build_input(&self, input: BuildInput) -> Result<BuildOutput, BuildError> {
+    pub(crate) async fn build_input(&self, input: BuildInput) -> Result<BuildOutput, BuildError> {
         build(input, self.services(), &self.node, CancellationToken::new()).await
     }
 
-    pub async fn build(&self, dockerfile: &str) -> Image {
+    pub(crate) async fn build(&self, dockerfile: &str) -> Image {
         match self.try_build(dockerfile).await {
             Ok(output) => self.image(output.digest),
             Err(error) => panic!("{error}\n{:#?}", self.memory.take_events()),
         }
     }
 
-    pub fn image(&self, digest: Digest) -> Image {
+    pub(crate) fn image(&self, digest: Digest) -> Image {
         let (config, layers) = self.memory.image(&digest);
-        Image { digest, config, layers }
+        Image {
+            digest,
+            config,
+            layers,
+        }
     }
 
     /// What each step of the last build did: `run`, `cached` or, after an error, `failed`.
-    pub fn steps(&self) -> Vec<(usize, &'static str)> {
+    pub(crate) fn steps(&self) -> Vec<(usize, &'static str)> {
         let mut steps: Vec<(usize, &'static str)> = self
             .memory
             .take_events()
@@ -123,25 +135,25 @@ impl Fixture {
 }
 
 /// A built image, read back.
-pub struct Image {
-    pub digest: Digest,
-    pub config: serde_json::Value,
-    pub layers: Vec<Vec<u8>>,
+pub(crate) struct Image {
+    pub(crate) digest: Digest,
+    pub(crate) config: serde_json::Value,
+    pub(crate) layers: Vec<Vec<u8>>,
 }
 
 /// An entry of a layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    pub path: String,
-    pub link: Option<String>,
-    pub mode: u32,
-    pub owner: (u64, u64),
-    pub mtime: u64,
-    pub content: String,
+pub(crate) struct Entry {
+    pub(crate) path: String,
+    pub(crate) link: Option<String>,
+    pub(crate) mode: u32,
+    pub(crate) owner: (u64, u64),
+    pub(crate) mtime: u64,
+    pub(crate) content: String,
 }
 
 impl Image {
-    pub fn entries(&self, layer: usize) -> Vec<Entry> {
+    pub(crate) fn entries(&self, layer: usize) -> Vec<Entry> {
         let mut archive = tar::Archive::new(&self.layers[layer][..]);
         let mut entries = Vec::new();
         for entry in archive.entries().unwrap() {
@@ -150,7 +162,9 @@ impl Image {
             std::io::Read::read_to_end(&mut entry, &mut content).unwrap();
             entries.push(Entry {
                 path: String::from_utf8_lossy(&entry.path_bytes()).into_owned(),
-                link: entry.link_name_bytes().map(|link| String::from_utf8_lossy(&link).into_owned()),
+                link: entry
+                    .link_name_bytes()
+                    .map(|link| String::from_utf8_lossy(&link).into_owned()),
                 mode: entry.header().mode().unwrap(),
                 owner: (entry.header().uid().unwrap(), entry.header().gid().unwrap()),
                 mtime: entry.header().mtime().unwrap(),
@@ -160,14 +174,16 @@ impl Image {
         entries
     }
 
-    pub fn names(&self, layer: usize) -> Vec<String> {
+    pub(crate) fn names(&self, layer: usize) -> Vec<String> {
         self.entries(layer).into_iter().map(|entry| entry.path).collect()
     }
 
-    pub fn entry(&self, layer: usize, path: &str) -> Entry {
+    pub(crate) fn entry(&self, layer: usize, path: &str) -> Entry {
         let entries = self.entries(layer);
         let found = entries.iter().find(|entry| entry.path == path);
-        found.unwrap_or_else(|| panic!("no {path} in {entries:#?}")).clone()
+        found
+            .unwrap_or_else(|| panic!("no {path} in {entries:#?}"))
+            .clone()
     }
 }
 
@@ -184,16 +200,28 @@ fn busybox_layer() -> Vec<u8> {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
     symlink("usr/lib", root.join("lib")).unwrap();
-    fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n").unwrap();
+    fs::write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n",
+    )
+    .unwrap();
     fs::write(root.join("etc/group"), "root:x:0:\napp:x:1001:\n").unwrap();
     fs::write(root.join("etc/motd"), "welcome\n").unwrap();
     archive(root)
 }
 
 /// A tar of a directory, times as on 2024-02-01.
-pub fn archive(root: &Path) -> Vec<u8> {
+pub(crate) fn archive(root: &Path) -> Vec<u8> {
     let output = std::process::Command::new("tar")
-        .args(["--sort=name", "--mtime=2024-02-01 00:00Z", "--owner=0", "--group=0", "-cf", "-", "-C"])
+        .args([
+            "--sort=name",
+            "--mtime=2024-02-01 00:00Z",
+            "--owner=0",
+            "--group=0",
+            "-cf",
+            "-",
+            "-C",
+        ])
         .arg(root)
         .arg(".")
         .output()

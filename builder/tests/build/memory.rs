@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use builder::event::{Event, EventSink};
 use builder::services::{
-    BlobUpload, CacheKey, CacheStore, ContextSource, ImageSink, ImageSource, ResolvedImage, ServiceError, StepRecord,
+    BlobUpload, CacheKey, CacheStore, ContextSource, ImageSink, ImageSource, ResolvedImage, ServiceError,
+    StepRecord,
 };
 use bytes::Bytes;
 use oci::media_type::OCI_MANIFEST;
@@ -18,7 +19,7 @@ use tokio::io::AsyncRead;
 
 /// A registry, a cache and an event log. Clones share them.
 #[derive(Clone, Default)]
-pub struct Memory(Arc<Inner>);
+pub(crate) struct Memory(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
@@ -32,11 +33,11 @@ struct Inner {
     opened: AtomicUsize,
 }
 
-pub const REPOSITORY: &str = "team/app";
+pub(crate) const REPOSITORY: &str = "team/app";
 
 impl Memory {
     /// Stores an image under `name`; other builds reach it as `FROM name`.
-    pub fn add_image(&self, name: &str, config: &serde_json::Value, layer: Vec<u8>) {
+    pub(crate) fn add_image(&self, name: &str, config: &serde_json::Value, layer: Vec<u8>) {
         let diff_id = Digest::sha256(&layer);
         let mut config = config.clone();
         config["rootfs"] = serde_json::json!({"type": "layers", "diff_ids": [diff_id.to_string()]});
@@ -52,23 +53,27 @@ impl Memory {
         });
         let manifest = serde_json::to_vec(&manifest).unwrap();
         for blob in [config, layer] {
-            self.0.blobs.lock().unwrap().insert((name.to_owned(), Digest::sha256(&blob)), blob.into());
+            self.0
+                .blobs
+                .lock()
+                .unwrap()
+                .insert((name.to_owned(), Digest::sha256(&blob)), blob.into());
         }
         let digest = Digest::sha256(&manifest);
         self.0.manifests.lock().unwrap().insert(digest, manifest.into());
         self.0.tags.lock().unwrap().insert(name.to_owned(), digest);
     }
 
-    pub fn tags(&self) -> BTreeMap<String, Digest> {
+    pub(crate) fn tags(&self) -> BTreeMap<String, Digest> {
         self.0.tags.lock().unwrap().clone()
     }
 
-    pub fn manifest_count(&self) -> usize {
+    pub(crate) fn manifest_count(&self) -> usize {
         self.0.manifests.lock().unwrap().len()
     }
 
     /// A built image's configuration, and its layers as uncompressed archives.
-    pub fn image(&self, digest: &Digest) -> (serde_json::Value, Vec<Vec<u8>>) {
+    pub(crate) fn image(&self, digest: &Digest) -> (serde_json::Value, Vec<Vec<u8>>) {
         let manifest = self.0.manifests.lock().unwrap()[digest].clone();
         let manifest = Manifest::parse(Some(OCI_MANIFEST), manifest.to_vec()).unwrap();
         let blob = |digest: &Digest| self.0.blobs.lock().unwrap()[&(REPOSITORY.to_owned(), *digest)].clone();
@@ -79,27 +84,24 @@ impl Memory {
                 return data.to_vec();
             }
             let mut plain = Vec::new();
-            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&data[..]), &mut plain).unwrap();
+            std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&data[..]), &mut plain)
+                .unwrap();
             plain
         });
         (config, layers.collect())
     }
 
-    pub fn take_events(&self) -> Vec<Event> {
+    pub(crate) fn take_events(&self) -> Vec<Event> {
         std::mem::take(&mut self.0.events.lock().unwrap())
     }
 
-    pub fn records(&self) -> BTreeMap<CacheKey, StepRecord> {
+    pub(crate) fn records(&self) -> BTreeMap<CacheKey, StepRecord> {
         self.0.records.lock().unwrap().clone()
     }
 
     /// How many layers were read since the start.
-    pub fn opened(&self) -> usize {
+    pub(crate) fn opened(&self) -> usize {
         self.0.opened.load(Ordering::Relaxed)
-    }
-
-    pub fn blob_count(&self) -> usize {
-        self.0.blobs.lock().unwrap().len()
     }
 }
 
@@ -128,8 +130,15 @@ impl ImageSource for Memory {
         offset: u64,
     ) -> Result<Pin<Box<dyn AsyncRead + Send>>, ServiceError> {
         self.0.opened.fetch_add(1, Ordering::Relaxed);
-        let data = self.0.blobs.lock().unwrap().get(&(repository.to_string(), layer.digest)).cloned();
-        let data = data.ok_or_else(|| ServiceError::new(format!("{repository} has no blob {}", layer.digest)))?;
+        let data = self
+            .0
+            .blobs
+            .lock()
+            .unwrap()
+            .get(&(repository.to_string(), layer.digest))
+            .cloned();
+        let data =
+            data.ok_or_else(|| ServiceError::new(format!("{repository} has no blob {}", layer.digest)))?;
         Ok(Box::pin(std::io::Cursor::new(data.slice(offset as usize..))))
     }
 }
@@ -137,31 +146,52 @@ impl ImageSource for Memory {
 #[async_trait]
 impl ImageSink for Memory {
     async fn has_blob(&self, digest: &Digest) -> Result<bool, ServiceError> {
-        Ok(self.0.blobs.lock().unwrap().contains_key(&(REPOSITORY.to_owned(), *digest)))
+        Ok(self
+            .0
+            .blobs
+            .lock()
+            .unwrap()
+            .contains_key(&(REPOSITORY.to_owned(), *digest)))
     }
 
     async fn mount(&self, from: &RepoName, digest: &Digest) -> Result<bool, ServiceError> {
         let mut blobs = self.0.blobs.lock().unwrap();
-        let Some(data) = blobs.get(&(from.to_string(), *digest)).cloned() else { return Ok(false) };
+        let Some(data) = blobs.get(&(from.to_string(), *digest)).cloned() else {
+            return Ok(false);
+        };
         blobs.insert((REPOSITORY.to_owned(), *digest), data);
         Ok(true)
     }
 
     async fn put_blob(&self, digest: &Digest, data: Bytes) -> Result<(), ServiceError> {
         assert_eq!(*digest, Digest::sha256(&data));
-        self.0.blobs.lock().unwrap().insert((REPOSITORY.to_owned(), *digest), data);
+        self.0
+            .blobs
+            .lock()
+            .unwrap()
+            .insert((REPOSITORY.to_owned(), *digest), data);
         Ok(())
     }
 
     async fn start_upload(&self) -> Result<Box<dyn BlobUpload>, ServiceError> {
-        Ok(Box::new(Upload { memory: self.clone(), data: Vec::new() }))
+        Ok(Box::new(Upload {
+            memory: self.clone(),
+            data: Vec::new(),
+        }))
     }
 
     async fn put_manifest(&self, _: &str, manifest: Bytes) -> Result<Digest, ServiceError> {
-        let parsed = Manifest::parse(Some(OCI_MANIFEST), manifest.to_vec()).map_err(ServiceError::from_error)?;
+        let parsed =
+            Manifest::parse(Some(OCI_MANIFEST), manifest.to_vec()).map_err(ServiceError::from_error)?;
         for blob in parsed.blobs() {
             let key = (REPOSITORY.to_owned(), blob.digest);
-            let size = self.0.blobs.lock().unwrap().get(&key).map(|data| data.len() as u64);
+            let size = self
+                .0
+                .blobs
+                .lock()
+                .unwrap()
+                .get(&key)
+                .map(|data| data.len() as u64);
             assert_eq!(size, Some(blob.size), "{} is in the repository", blob.digest);
         }
         let digest = Digest::sha256(&manifest);
@@ -169,8 +199,18 @@ impl ImageSink for Memory {
         Ok(digest)
     }
 
-    async fn tag(&self, repository: &RepoName, tag: &Tag, _: &str, manifest: Bytes) -> Result<(), ServiceError> {
-        self.0.tags.lock().unwrap().insert(format!("{repository}:{tag}"), Digest::sha256(&manifest));
+    async fn tag(
+        &self,
+        repository: &RepoName,
+        tag: &Tag,
+        _: &str,
+        manifest: Bytes,
+    ) -> Result<(), ServiceError> {
+        self.0
+            .tags
+            .lock()
+            .unwrap()
+            .insert(format!("{repository}:{tag}"), Digest::sha256(&manifest));
         Ok(())
     }
 }
@@ -197,23 +237,37 @@ impl CacheStore for Memory {
     async fn get(&self, keys: &[CacheKey]) -> Result<BTreeMap<CacheKey, StepRecord>, ServiceError> {
         let wanted: BTreeSet<&CacheKey> = keys.iter().collect();
         let records = self.0.records.lock().unwrap();
-        Ok(records.iter().filter(|(key, _)| wanted.contains(key)).map(|(k, r)| (k.clone(), r.clone())).collect())
+        Ok(records
+            .iter()
+            .filter(|(key, _)| wanted.contains(key))
+            .map(|(k, r)| (k.clone(), r.clone()))
+            .collect())
     }
 
     async fn put(&self, key: &CacheKey, record: &StepRecord) -> Result<(), ServiceError> {
         let blob = (REPOSITORY.to_owned(), record.layer.digest);
-        assert!(self.0.blobs.lock().unwrap().contains_key(&blob), "a record's layer is durable first");
+        assert!(
+            self.0.blobs.lock().unwrap().contains_key(&blob),
+            "a record's layer is durable first"
+        );
         self.0.records.lock().unwrap().insert(key.clone(), record.clone());
         Ok(())
     }
 
     async fn memo_get(&self, keys: &[String]) -> Result<BTreeMap<String, String>, ServiceError> {
         let memos = self.0.memos.lock().unwrap();
-        Ok(keys.iter().filter_map(|key| Some((key.clone(), memos.get(key)?.clone()))).collect())
+        Ok(keys
+            .iter()
+            .filter_map(|key| Some((key.clone(), memos.get(key)?.clone())))
+            .collect())
     }
 
     async fn memo_put(&self, key: &str, value: &str) -> Result<(), ServiceError> {
-        self.0.memos.lock().unwrap().insert(key.to_owned(), value.to_owned());
+        self.0
+            .memos
+            .lock()
+            .unwrap()
+            .insert(key.to_owned(), value.to_owned());
         Ok(())
     }
 }
@@ -225,7 +279,7 @@ impl EventSink for Memory {
 }
 
 /// A context that is a directory of the test.
-pub struct Directory(pub PathBuf);
+pub(crate) struct Directory(pub(crate) PathBuf);
 
 #[async_trait]
 impl ContextSource for Directory {

@@ -28,16 +28,27 @@ async fn run_and_copy_make_an_image() {
     assert_eq!(image.layers.len(), 2, "the base's and the copy's");
     assert_eq!(image.entry(1, "result").content, "hello\nhi\n");
     assert_eq!(image.config["config"]["User"], "app");
-    assert_eq!(image.config["config"]["Cmd"], serde_json::json!(["cat", "/result"]));
+    assert_eq!(
+        image.config["config"]["Cmd"],
+        serde_json::json!(["cat", "/result"])
+    );
     assert_eq!(image.config["config"]["Labels"]["base"], "1");
-    assert_eq!(image.config["x-unknown"], serde_json::json!([1]), "fields we don't know stay");
+    assert_eq!(
+        image.config["x-unknown"],
+        serde_json::json!([1]),
+        "fields we don't know stay"
+    );
     assert_eq!(image.config["created"], "2024-03-01T00:00:00Z");
     assert_eq!(image.config["history"].as_array().unwrap().len(), 4);
     assert_eq!(image.config["rootfs"]["diff_ids"].as_array().unwrap().len(), 2);
     assert_eq!(fixture.memory.tags()["team/app:latest"], image.digest);
 
     let events = fixture.memory.take_events();
-    let said = |stream, text: &str| Event::Output { step: 3, stream, text: text.into() };
+    let said = |stream, text: &str| Event::Output {
+        step: 3,
+        stream,
+        text: text.into(),
+    };
     assert!(events.contains(&said(Stream::Stdout, "made")) && events.contains(&said(Stream::Stderr, "oops")));
     assert!(matches!(events.first(), Some(Event::Planned { steps }) if steps.len() == 7));
     assert!(matches!(events.last(), Some(Event::Finished { names, .. }) if names == &["team/app:latest"]));
@@ -48,16 +59,27 @@ async fn a_failing_run_tells_all_and_leaves_nothing_visible() {
     let fixture = Fixture::new();
     let before = (fixture.memory.tags(), fixture.memory.manifest_count());
     let error = fixture
-        .try_build("FROM base\nRUN echo fine > /a\nRUN echo first; echo last words >&2; exit 7\nRUN echo never\n")
+        .try_build(
+            "FROM base\nRUN echo fine > /a\nRUN echo first; echo last words >&2; exit 7\nRUN echo never\n",
+        )
         .await
         .unwrap_err();
     assert_eq!((error.kind(), error.exit_code()), ("step", Some(7)));
     let text = error.to_string();
-    for part in ["Dockerfile:3", "/bin/sh -c echo first", "exit code 7", "last words"] {
+    for part in [
+        "Dockerfile:3",
+        "/bin/sh -c echo first",
+        "exit code 7",
+        "last words",
+    ] {
         assert!(text.contains(part), "{text}");
     }
     assert_eq!((fixture.memory.tags(), fixture.memory.manifest_count()), before);
-    assert_eq!(fixture.memory.records().len(), 1, "the step that ended well is cached");
+    assert_eq!(
+        fixture.memory.records().len(),
+        1,
+        "the step that ended well is cached"
+    );
     assert_eq!(fixture.steps(), [(0, "run"), (1, "failed")]);
 }
 
@@ -74,12 +96,28 @@ async fn deletions_users_and_times_reach_the_layers() {
         .await;
     assert_eq!(image.names(1), ["data/", "etc/", "etc/.wh.motd", "old"]);
     assert_eq!(image.entry(1, "data/").owner, (1000, 1001));
-    assert_eq!(image.entry(1, "old").mtime, 978_307_200, "a time set by hand stays");
+    assert_eq!(
+        image.entry(1, "old").mtime,
+        978_307_200,
+        "a time set by hand stays"
+    );
     let written = image.entry(1, "data/").mtime;
-    assert!(written < 1_709_251_200, "what the step wrote is older than the base: {written}");
+    assert!(
+        written < 1_709_251_200,
+        "what the step wrote is older than the base: {written}"
+    );
     assert_eq!(image.names(2), ["data/", "data/group", "data/id"]);
-    assert!(image.entry(2, "data/id").content.starts_with("uid=1000(app) gid=1001(app)"));
-    assert_eq!(image.entry(2, "data/group").mtime, 1_706_745_600, "cp -p keeps the base's time");
+    assert!(
+        image
+            .entry(2, "data/id")
+            .content
+            .starts_with("uid=1000(app) gid=1001(app)")
+    );
+    assert_eq!(
+        image.entry(2, "data/group").mtime,
+        1_706_745_600,
+        "cp -p keeps the base's time"
+    );
 }
 
 #[tokio::test]
@@ -97,7 +135,13 @@ async fn a_build_that_is_cancelled_stops_at_once_and_can_be_repeated() {
         }
         trigger.cancel();
     });
-    let result = build(fixture.input(dockerfile), fixture.services(), &fixture.node, cancel).await;
+    let result = build(
+        fixture.input(dockerfile),
+        fixture.services(),
+        &fixture.node,
+        cancel,
+    )
+    .await;
     assert!(matches!(result, Err(BuildError::Cancelled)));
     let begin = Instant::now();
     fixture.build("FROM base\nRUN echo again\n").await;
@@ -117,7 +161,9 @@ async fn a_layer_is_made_while_the_next_step_runs_and_empty_steps_have_layers() 
 async fn scratch_has_only_what_is_put_there() {
     let fixture = Fixture::new();
     fixture.file("tool", "#!/bin/true\n");
-    let image = fixture.build("FROM scratch\nCOPY --chmod=755 tool /bin/tool\nENTRYPOINT [\"/bin/tool\"]\n").await;
+    let image = fixture
+        .build("FROM scratch\nCOPY --chmod=755 tool /bin/tool\nENTRYPOINT [\"/bin/tool\"]\n")
+        .await;
     assert_eq!(image.names(0), ["bin/", "bin/tool"]);
     assert_eq!(image.entry(0, "bin/tool").mode, 0o755);
     assert_eq!(image.config["created"], "1980-02-01T00:00:00Z");
@@ -129,11 +175,17 @@ async fn a_missing_base_and_a_broken_file_are_named() {
     let fixture = Fixture::new();
     let error = fixture.try_build("FROM nothing:1\n").await.unwrap_err();
     assert_eq!(error.kind(), "image");
-    assert!(error.to_string().contains("Dockerfile:1") && error.to_string().contains("nothing:1"), "{error}");
+    assert!(
+        error.to_string().contains("Dockerfile:1") && error.to_string().contains("nothing:1"),
+        "{error}"
+    );
     let error = fixture.try_build("FROM base\nRUM x\n").await.unwrap_err();
     assert_eq!(error.kind(), "dockerfile");
     assert!(error.to_string().contains("Dockerfile:2"), "{error}");
-    let error = fixture.try_build("FROM base\nUSER nobody-here\nRUN true\n").await.unwrap_err();
+    let error = fixture
+        .try_build("FROM base\nUSER nobody-here\nRUN true\n")
+        .await
+        .unwrap_err();
     assert_eq!((error.kind(), error.exit_code()), ("step", None));
     assert!(error.to_string().contains("nobody-here"), "{error}");
 }
@@ -157,5 +209,10 @@ async fn the_steps_see_their_files_and_the_time_to_use() {
     for line in ["SOURCE_DATE_EPOCH=1709251200", "WHO=me", "PATH=/bin"] {
         assert!(env.lines().any(|other| other == line), "{env}");
     }
-    assert!(!image.names(2).iter().any(|name| name.starts_with("etc") || name.starts_with("proc")));
+    assert!(
+        !image
+            .names(2)
+            .iter()
+            .any(|name| name.starts_with("etc") || name.starts_with("proc"))
+    );
 }

@@ -38,8 +38,16 @@ pub(in crate::exec) fn apply(
     copy: &Copy,
     owner: Option<Owner>,
 ) -> Result<(), CopyError> {
-    let dest = tree.resolve(Path::new(&copy.dest), true).copying("resolve", &copy.dest)?;
-    let mut copier = Copier { tree, origin, copy, owner, links: HashMap::new() };
+    let dest = tree
+        .resolve(Path::new(&copy.dest), true)
+        .copying("resolve", &copy.dest)?;
+    let mut copier = Copier {
+        tree,
+        origin,
+        copy,
+        owner,
+        links: HashMap::new(),
+    };
     if let Some(origin) = origin {
         for source in sources::list(origin, copy)? {
             copier.source(origin, &source, &dest)?;
@@ -76,7 +84,10 @@ impl Copier<'_> {
             return self.content(&from, &source.path, &to, dest);
         }
         if self.copy.unpack && self.is_regular(origin, &source.path)? {
-            let file = origin.root.open_at(&source.path, OFlags::RDONLY).copying("open", &source.path)?;
+            let file = origin
+                .root
+                .open_at(&source.path, OFlags::RDONLY)
+                .copying("open", &source.path)?;
             let mut file = File::from(file);
             if archive::is_archive(&mut file, &source.name)? {
                 self.make_dirs(dest)?;
@@ -99,7 +110,11 @@ impl Copier<'_> {
     fn file_target(&mut self, dest: &Path, name: &str) -> Result<Target, CopyError> {
         let existing = self.tree.stat(dest).copying("read the metadata of", dest)?;
         let is_dir = existing.is_some_and(|stat| file_type(&stat) == FileType::Directory);
-        let path = if self.copy.dest_is_dir || is_dir { dest.join(name) } else { dest.to_owned() };
+        let path = if self.copy.dest_is_dir || is_dir {
+            dest.join(name)
+        } else {
+            dest.to_owned()
+        };
         let parent = path.parent().unwrap_or(Path::new(""));
         let dir = self.make_dirs(parent)?;
         let name = path.file_name().unwrap_or_default().as_encoded_bytes().to_vec();
@@ -118,22 +133,40 @@ impl Copier<'_> {
         });
         match made {
             Err(error) if matches!(error.raw_os_error(), Some(code) if is_not_dir(code)) => {
-                Err(CopyError::OntoFile { path: path.to_owned() })
+                Err(CopyError::OntoFile {
+                    path: path.to_owned(),
+                })
             }
             result => result.copying("make the directory", path),
         }
     }
 
-    fn content(&mut self, from: &OwnedFd, from_path: &Path, to: &OwnedFd, to_path: &Path) -> Result<(), CopyError> {
+    fn content(
+        &mut self,
+        from: &OwnedFd,
+        from_path: &Path,
+        to: &OwnedFd,
+        to_path: &Path,
+    ) -> Result<(), CopyError> {
         for name in names(from).copying("list", from_path)? {
             let dir = to.try_clone().copying("open", to_path)?;
-            let target = Target { dir, path: join(to_path, &name), name: name.clone() };
+            let target = Target {
+                dir,
+                path: join(to_path, &name),
+                name: name.clone(),
+            };
             self.entry(from, &name, &join(from_path, &name), &target)?;
         }
         Ok(())
     }
 
-    fn entry(&mut self, from: &OwnedFd, name: &[u8], from_path: &Path, target: &Target) -> Result<(), CopyError> {
+    fn entry(
+        &mut self,
+        from: &OwnedFd,
+        name: &[u8],
+        from_path: &Path,
+        target: &Target,
+    ) -> Result<(), CopyError> {
         let stat = rustix::fs::statat(from, name, AtFlags::SYMLINK_NOFOLLOW)
             .copying("read the metadata of", from_path)?;
         if file_type(&stat) == FileType::Directory {
@@ -150,7 +183,8 @@ impl Copier<'_> {
         match file_type(&stat) {
             FileType::RegularFile => return self.file(from, name, from_path, target, &stat),
             FileType::Symlink => {
-                let link = rustix::fs::readlinkat(from, name, Vec::new()).copying("read the link", from_path)?;
+                let link =
+                    rustix::fs::readlinkat(from, name, Vec::new()).copying("read the link", from_path)?;
                 rustix::fs::symlinkat(link, &target.dir, target.name.as_slice())
                     .copying("make the link", &target.path)?;
             }
@@ -190,12 +224,15 @@ impl Copier<'_> {
         }
         let to = match open(&target.dir, &target.name, OFlags::DIRECTORY) {
             Err(error) if matches!(error.raw_os_error(), Some(code) if is_not_dir(code)) => {
-                return Err(CopyError::OntoFile { path: target.path.clone() });
+                return Err(CopyError::OntoFile {
+                    path: target.path.clone(),
+                });
             }
             result => result.copying("open", &target.path)?,
         };
         self.content(&from, from_path, &to, &target.path)?;
-        self.attributes(&from, &to, stat).copying("set the metadata of", &target.path)?;
+        self.attributes(&from, &to, stat)
+            .copying("set the metadata of", &target.path)?;
         self.keep_time(target, stat)
     }
 
@@ -211,7 +248,8 @@ impl Copier<'_> {
         let mut copy = create(target)?;
         // The kernel copies, or shares the blocks where the file system can.
         io::copy(&mut source, &mut copy).copying("copy to", &target.path)?;
-        self.attributes(&source, &copy, stat).copying("set the metadata of", &target.path)?;
+        self.attributes(&source, &copy, stat)
+            .copying("set the metadata of", &target.path)?;
         self.keep_time(target, stat)
     }
 
@@ -220,9 +258,20 @@ impl Copier<'_> {
         let mut file = create(target)?;
         io::Write::write_all(&mut file, data).copying("write", &target.path)?;
         let owner = self.owner.unwrap_or(Owner { uid: 0, gid: 0 });
-        let mode = self.copy.chmod.as_ref().map_or(INLINE_FILE_MODE, |chmod| change(chmod, INLINE_FILE_MODE, false));
-        let attributes = Attributes { mode, uid: owner.uid, gid: owner.gid, xattrs: Default::default() };
-        attributes.write(&file).copying("set the metadata of", &target.path)
+        let mode = self
+            .copy
+            .chmod
+            .as_ref()
+            .map_or(INLINE_FILE_MODE, |chmod| change(chmod, INLINE_FILE_MODE, false));
+        let attributes = Attributes {
+            mode,
+            uid: owner.uid,
+            gid: owner.gid,
+            xattrs: Default::default(),
+        };
+        attributes
+            .write(&file)
+            .copying("set the metadata of", &target.path)
     }
 
     fn link(&self, first: &Path, target: &Target) -> Result<(), CopyError> {
@@ -233,12 +282,27 @@ impl Copier<'_> {
             .copying("link", &target.path)
     }
 
-    fn attributes(&self, from: &impl std::os::fd::AsFd, to: &impl std::os::fd::AsFd, stat: &Stat) -> io::Result<()> {
+    fn attributes(
+        &self,
+        from: &impl std::os::fd::AsFd,
+        to: &impl std::os::fd::AsFd,
+        stat: &Stat,
+    ) -> io::Result<()> {
         let (uid, gid) = self.owner_of(stat);
         let is_context = self.origin.is_none_or(|origin| origin.is_context);
-        let xattrs = if is_context { Default::default() } else { Attributes::read(from)?.xattrs };
+        let xattrs = if is_context {
+            Default::default()
+        } else {
+            Attributes::read(from)?.xattrs
+        };
         let (uid, gid) = (uid.as_raw(), gid.as_raw());
-        Attributes { mode: self.mode_of(stat), uid, gid, xattrs }.write(to)
+        Attributes {
+            mode: self.mode_of(stat),
+            uid,
+            gid,
+            xattrs,
+        }
+        .write(to)
     }
 
     fn owner_of(&self, stat: &Stat) -> (Uid, Gid) {
@@ -254,13 +318,18 @@ impl Copier<'_> {
     fn mode_of(&self, stat: &Stat) -> u32 {
         let mode = stat.st_mode & 0o7777;
         let is_dir = file_type(stat) == FileType::Directory;
-        self.copy.chmod.as_ref().map_or(mode, |chmod| change(chmod, mode, is_dir))
+        self.copy
+            .chmod
+            .as_ref()
+            .map_or(mode, |chmod| change(chmod, mode, is_dir))
     }
 
     /// A time that its maker set stays; one that stands for its layer, and every one of the context, becomes this
     /// layer's, which is what a file written now gets.
     fn keep_time(&self, target: &Target, stat: &Stat) -> Result<(), CopyError> {
-        let Some(origin) = self.origin.filter(|origin| !origin.is_context) else { return Ok(()) };
+        let Some(origin) = self.origin.filter(|origin| !origin.is_context) else {
+            return Ok(());
+        };
         let mtime = mtime_of(stat);
         if origin.times.stands_for_a_layer(mtime) {
             return Ok(());
@@ -273,7 +342,9 @@ impl Copier<'_> {
 fn make_way(target: &Target) -> Result<(), CopyError> {
     match rustix::fs::unlinkat(&target.dir, target.name.as_slice(), AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR) => Err(CopyError::OntoDirectory { path: target.path.clone() }),
+        Err(Errno::ISDIR) => Err(CopyError::OntoDirectory {
+            path: target.path.clone(),
+        }),
         Err(errno) => Err(errno).copying("replace", &target.path),
     }
 }
@@ -287,5 +358,7 @@ fn create(target: &Target) -> Result<File, CopyError> {
 }
 
 fn is_not_dir(code: i32) -> bool {
-    [Errno::NOTDIR, Errno::LOOP].iter().any(|errno| errno.raw_os_error() == code)
+    [Errno::NOTDIR, Errno::LOOP]
+        .iter()
+        .any(|errno| errno.raw_os_error() == code)
 }

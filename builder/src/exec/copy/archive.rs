@@ -13,16 +13,22 @@ const XZ_MAGIC: &[u8] = b"\xfd7zXZ\0";
 
 /// Whether a file begins as an archive; one that does not is an ordinary file, compressed or not.
 pub(super) fn is_archive(file: &mut File, name: &str) -> Result<bool, CopyError> {
-    let failed = |source| CopyError::Archive { name: name.to_owned(), source };
+    let failed = |source| CopyError::Archive {
+        name: name.to_owned(),
+        source,
+    };
     let mut magic = [0; 8];
     let read = read_up_to(file, &mut magic).map_err(failed)?;
     for (start, format) in [(BZIP2_MAGIC, "bzip2"), (XZ_MAGIC, "xz")] {
         if magic[..read].starts_with(start) {
-            return Err(CopyError::Compression { name: name.to_owned(), format });
+            return Err(CopyError::Compression {
+                name: name.to_owned(),
+                format,
+            });
         }
     }
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
-    let found = decode(&*file).is_ok_and(|content| matches!(Reader::new(content).next(), Ok(Some(_))));
+    let found = decode(&*file).is_ok_and(|content| matches!(Reader::new(content).next_member(), Ok(Some(_))));
     file.seek(SeekFrom::Start(0)).map_err(failed)?;
     Ok(found)
 }
@@ -35,7 +41,10 @@ pub(super) fn unpack(
     dest: &Path,
     owner: Option<Owner>,
 ) -> Result<(), CopyError> {
-    let failed = |source| CopyError::Archive { name: name.to_owned(), source };
+    let failed = |source| CopyError::Archive {
+        name: name.to_owned(),
+        source,
+    };
     let options = Options {
         layer: false,
         privileged: true,
@@ -45,7 +54,7 @@ pub(super) fn unpack(
     };
     let mut extractor = Extractor::new(tree, dest, options);
     let mut reader = Reader::new(decode(file).map_err(failed)?);
-    while let Some(mut member) = reader.next().map_err(failed)? {
+    while let Some(mut member) = reader.next_member().map_err(failed)? {
         if let Some(owner) = owner {
             (member.uid, member.gid) = (owner.uid, owner.gid);
         }

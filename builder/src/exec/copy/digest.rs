@@ -69,8 +69,8 @@ impl Walker {
     }
 
     fn entry(&mut self, origin: &Origin, dir: &OwnedFd, name: &[u8], path: &Path) -> Result<(), CopyError> {
-        let stat = rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW)
-            .copying("read the metadata of", path)?;
+        let stat =
+            rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW).copying("read the metadata of", path)?;
         let kind = file_type(&stat);
         self.hasher.update(&(stat.st_mode & 0o170_000).to_le_bytes());
         if kind != FileType::Symlink {

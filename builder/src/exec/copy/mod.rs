@@ -42,7 +42,11 @@ pub(super) enum CopyError {
     #[error("the archive {name}: {source}")]
     Archive { name: String, source: io::Error },
     #[error("could not {action} /{}: {source}", path.display())]
-    Io { action: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
 }
@@ -61,7 +65,11 @@ trait CopyContext<T> {
 
 impl<T, E: Into<io::Error>> CopyContext<T> for Result<T, E> {
     fn copying(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T, CopyError> {
-        self.map_err(|error| CopyError::Io { action, path: path.into(), source: error.into() })
+        self.map_err(|error| CopyError::Io {
+            action,
+            path: path.into(),
+            source: error.into(),
+        })
     }
 }
 

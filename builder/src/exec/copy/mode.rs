@@ -6,7 +6,9 @@ use crate::plan::Chmod;
 pub(super) fn change(chmod: &Chmod, mode: u32, is_dir: bool) -> u32 {
     match chmod {
         Chmod::Octal(mode) => *mode,
-        Chmod::Symbolic(text) => text.split(',').fold(mode & 0o7777, |mode, clause| apply(clause, mode, is_dir)),
+        Chmod::Symbolic(text) => text
+            .split(',')
+            .fold(mode & 0o7777, |mode, clause| apply(clause, mode, is_dir)),
     }
 }
 
@@ -14,9 +16,15 @@ pub(super) fn change(chmod: &Chmod, mode: u32, is_dir: bool) -> u32 {
 fn apply(clause: &str, mut mode: u32, is_dir: bool) -> u32 {
     let who_end = clause.find(['-', '+', '=']).unwrap_or(clause.len());
     let (who, mut actions) = clause.split_at(who_end);
-    let who = if who.is_empty() || who.contains('a') { "ugo" } else { who };
+    let who = if who.is_empty() || who.contains('a') {
+        "ugo"
+    } else {
+        who
+    };
     while let Some(operator) = actions.chars().next() {
-        let end = actions[1..].find(['-', '+', '=']).map_or(actions.len(), |at| at + 1);
+        let end = actions[1..]
+            .find(['-', '+', '='])
+            .map_or(actions.len(), |at| at + 1);
         let (selected, special) = bits(who, &actions[1..end], mode, is_dir);
         mode = match operator {
             '+' => mode | selected | special,

@@ -22,8 +22,10 @@ pub(super) struct Source {
 pub(super) fn list(origin: &Origin, copy: &Copy) -> Result<Vec<Source>, CopyError> {
     let mut sources = Vec::new();
     for text in &copy.sources {
-        let pattern = Pattern::parse(text)
-            .map_err(|error| CopyError::Pattern { pattern: text.clone(), reason: error.to_string() })?;
+        let pattern = Pattern::parse(text).map_err(|error| CopyError::Pattern {
+            pattern: text.clone(),
+            reason: error.to_string(),
+        })?;
         match pattern.literal() {
             Some(path) => {
                 let found = source(origin, Path::new(&path))?;
@@ -44,7 +46,10 @@ pub(super) fn list(origin: &Origin, copy: &Copy) -> Result<Vec<Source>, CopyErro
 
 fn source(origin: &Origin, path: &Path) -> Result<Option<Source>, CopyError> {
     let not_there = |error: &std::io::Error| {
-        matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory)
+        matches!(
+            error.kind(),
+            std::io::ErrorKind::NotFound | std::io::ErrorKind::NotADirectory
+        )
     };
     let resolved = match origin.root.resolve(path, true) {
         Err(error) if not_there(&error) => return Ok(None),
@@ -54,8 +59,15 @@ fn source(origin: &Origin, path: &Path) -> Result<Option<Source>, CopyError> {
         Err(error) if not_there(&error) => return Ok(None),
         result => result.copying("read the metadata of", path)?,
     };
-    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(stat.map(|stat| Source { name, path: resolved, is_dir: file_type(&stat) == FileType::Directory }))
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
+    Ok(stat.map(|stat| Source {
+        name,
+        path: resolved,
+        is_dir: file_type(&stat) == FileType::Directory,
+    }))
 }
 
 /// Walks only directories in which something could match.
@@ -64,11 +76,17 @@ fn matching(origin: &Origin, pattern: &Pattern, dir: &str, found: &mut Vec<Strin
     for entry in Dir::read_from(&opened).copying("list", dir)? {
         let entry = entry.copying("list", dir)?;
         // A name that is no text can't be matched by a pattern that is.
-        let Ok(name) = entry.file_name().to_str() else { continue };
+        let Ok(name) = entry.file_name().to_str() else {
+            continue;
+        };
         if matches!(name, "." | "..") {
             continue;
         }
-        let path = if dir.is_empty() { name.to_owned() } else { format!("{dir}/{name}") };
+        let path = if dir.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{dir}/{name}")
+        };
         if pattern.matches(&path) {
             found.push(path.clone());
         }
@@ -90,5 +108,8 @@ fn not_found(origin: &Origin, pattern: &str) -> CopyError {
     } else {
         "the image it is copied from"
     };
-    CopyError::NotFound { pattern: pattern.to_owned(), place }
+    CopyError::NotFound {
+        pattern: pattern.to_owned(),
+        place,
+    }
 }

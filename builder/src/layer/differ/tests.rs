@@ -24,7 +24,11 @@ impl Fixture {
         let pending = store.begin(None).unwrap();
         fill(&pending.fs());
         let base = pending.commit(None, None, None).unwrap();
-        Self { _dir: dir, store, base }
+        Self {
+            _dir: dir,
+            store,
+            base,
+        }
     }
 
     /// Names (with link targets and a mark for times that are T) of the layer's entries.
@@ -42,7 +46,11 @@ impl Fixture {
         let diff = Diff {
             upper,
             lower: self.store.tree(Some(&self.base)).unwrap(),
-            times: LayerTimes { own: T, step: Times { low, high }, below: ChainTimes::default() },
+            times: LayerTimes {
+                own: T,
+                step: Times { low, high },
+                below: ChainTimes::default(),
+            },
         };
         let mut archive = Vec::new();
         diff.write(&mut archive)?;
@@ -226,7 +234,10 @@ fn image_attributes_stay_and_overlays_go() {
         .unwrap()
         .map(|record| record.unwrap().key().unwrap().to_owned())
         .collect();
-    assert_eq!(keys, ["SCHILY.xattr.security.capability", "SCHILY.xattr.user.note"]);
+    assert_eq!(
+        keys,
+        ["SCHILY.xattr.security.capability", "SCHILY.xattr.user.note"]
+    );
 }
 
 #[test]
@@ -257,7 +268,9 @@ fn the_stub_is_not_part_of_the_image() {
 #[test]
 fn a_whiteouts_name_is_refused_and_a_socket_left_out() {
     let fixture = Fixture::new(base);
-    let error = fixture.layer(|root| fs::write(root.join("usr/.wh.x"), "").unwrap()).unwrap_err();
+    let error = fixture
+        .layer(|root| fs::write(root.join("usr/.wh.x"), "").unwrap())
+        .unwrap_err();
     assert!(error.to_string().contains("usr/.wh.x"), "{error}");
     let names = fixture.names(|root| {
         let _socket = std::os::unix::net::UnixListener::bind(root.join("sock")).unwrap();
@@ -285,5 +298,8 @@ fn the_layer_is_the_same_whenever_and_wherever_it_is_made() {
     std::thread::sleep(std::time::Duration::from_millis(30));
     let second = Fixture::new(base).layer(step).unwrap().1;
     assert!(first == second);
-    assert_eq!(oci::Digest::sha256(&first).hex(), "5b04c5c17acda1036f49c5775aaa706887b0a5dd81dd6baf0225c22d6e3a70df");
+    assert_eq!(
+        oci::Digest::sha256(&first).hex(),
+        "5b04c5c17acda1036f49c5775aaa706887b0a5dd81dd6baf0225c22d6e3a70df"
+    );
 }

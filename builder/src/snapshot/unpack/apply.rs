@@ -154,7 +154,11 @@ impl<'a> Extractor<'a> {
             Ok(())
         })?;
         let copy = dir.try_clone()?;
-        self.parent = Some(Parent { name: name.to_owned(), canonical: canonical.clone(), dir });
+        self.parent = Some(Parent {
+            name: name.to_owned(),
+            canonical: canonical.clone(),
+            dir,
+        });
         Ok((canonical, copy))
     }
 
@@ -176,7 +180,11 @@ impl<'a> Extractor<'a> {
             _ => rustix::fs::unlinkat(dir, name, AtFlags::empty())?,
         }
         let whiteout = file_type(&stat) == FileType::CharacterDevice && stat.st_rdev == 0;
-        Ok(if whiteout { Existing::Whiteout } else { Existing::Nothing })
+        Ok(if whiteout {
+            Existing::Whiteout
+        } else {
+            Existing::Nothing
+        })
     }
 
     fn directory(
@@ -248,11 +256,18 @@ impl<'a> Extractor<'a> {
 
     fn hardlink(&mut self, path: &Path, dir: &OwnedFd, name: &[u8], target: &[u8]) -> io::Result<()> {
         let target = self.root.resolve(&self.prefix.join(clean(target)?), false)?;
-        let (Some(target_name), parent) = (target.file_name(), target.parent().unwrap_or(Path::new(""))) else {
+        let (Some(target_name), parent) = (target.file_name(), target.parent().unwrap_or(Path::new("")))
+        else {
             return Err(refused("a hardlink leads to the root"));
         };
         let linked = self.root.open_dir(parent).and_then(|from| {
-            Ok(rustix::fs::linkat(&from, target_name, dir, name, AtFlags::empty())?)
+            Ok(rustix::fs::linkat(
+                &from,
+                target_name,
+                dir,
+                name,
+                AtFlags::empty(),
+            )?)
         });
         match linked {
             Err(error) if error.kind() == io::ErrorKind::NotFound && self.options.layer => {
@@ -317,7 +332,11 @@ impl<'a> Extractor<'a> {
 
     fn attributes(&self, file: &impl std::os::fd::AsFd, member: &Member) -> io::Result<()> {
         if self.options.privileged {
-            rustix::fs::fchown(file, Some(Uid::from_raw(member.uid)), Some(Gid::from_raw(member.gid)))?;
+            rustix::fs::fchown(
+                file,
+                Some(Uid::from_raw(member.uid)),
+                Some(Gid::from_raw(member.gid)),
+            )?;
         }
         rustix::fs::fchmod(file, Mode::from_raw_mode(member.mode))?;
         for (name, value) in &member.xattrs {
@@ -356,7 +375,11 @@ impl Applied {
             match root.open_dir(path) {
                 Ok(dir) => rustix::fs::futimens(&dir, &mtime_stamps(*time))?,
                 // A later entry replaced it.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                    ) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -377,7 +400,12 @@ fn keeps(name: &str) -> bool {
 }
 
 fn set_opaque(dir: &impl std::os::fd::AsFd) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(dir, "user.overlay.opaque", b"y", XattrFlags::empty())?)
+    Ok(rustix::fs::fsetxattr(
+        dir,
+        "user.overlay.opaque",
+        b"y",
+        XattrFlags::empty(),
+    )?)
 }
 
 /// A name in an archive as a relative path without dots; one that leads out of the root is an error.

@@ -33,10 +33,15 @@ pub(super) fn finish(root: &Root, lower: &Root, applied: &mut Applied) -> io::Re
 
 /// A directory that only its children's names imply is the one below, with its metadata.
 fn implied(root: &Root, lower: &Root, path: &Path, applied: &mut Applied) -> io::Result<()> {
-    if !root.stat(path)?.is_some_and(|stat| file_type(&stat) == FileType::Directory) {
+    if !root
+        .stat(path)?
+        .is_some_and(|stat| file_type(&stat) == FileType::Directory)
+    {
         return Ok(());
     }
-    let Some(stat) = lower_stat(lower, path)? else { return Ok(()) };
+    let Some(stat) = lower_stat(lower, path)? else {
+        return Ok(());
+    };
     match file_type(&stat) {
         FileType::Directory => {
             let (from, to) = (lower.open_dir(path)?, root.open_dir(path)?);
@@ -108,7 +113,13 @@ fn link_to_lower(root: &Root, lower: &Root, path: &Path, target: &Path) -> io::R
     }
     let (from_dir, from_name) = parent(root, target)?;
     let (to_dir, to_name) = parent(root, path)?;
-    Ok(rustix::fs::linkat(from_dir, from_name, to_dir, to_name, AtFlags::empty())?)
+    Ok(rustix::fs::linkat(
+        from_dir,
+        from_name,
+        to_dir,
+        to_name,
+        AtFlags::empty(),
+    )?)
 }
 
 /// A path whose parent is no directory below does not exist there.

@@ -43,7 +43,11 @@ impl Header {
         // Only POSIX has the prefix; GNU keeps other things there.
         let is_posix = &self.0[257..263] == b"ustar\0";
         let prefix = text(&self.0[345..500]);
-        if is_posix && !prefix.is_empty() { [prefix, b"/", name].concat() } else { name.to_vec() }
+        if is_posix && !prefix.is_empty() {
+            [prefix, b"/", name].concat()
+        } else {
+            name.to_vec()
+        }
     }
 
     pub(super) fn link(&self) -> Vec<u8> {
@@ -120,8 +124,12 @@ fn number(field: &[u8]) -> io::Result<i64> {
 }
 
 fn octal(field: &[u8]) -> io::Result<u64> {
-    let digits: Vec<u8> =
-        field.iter().copied().skip_while(|byte| *byte == b' ').take_while(|byte| !matches!(byte, 0 | b' ')).collect();
+    let digits: Vec<u8> = field
+        .iter()
+        .copied()
+        .skip_while(|byte| *byte == b' ')
+        .take_while(|byte| !matches!(byte, 0 | b' '))
+        .collect();
     let mut value = 0u64;
     for digit in digits {
         if !(b'0'..=b'7').contains(&digit) {

@@ -40,10 +40,19 @@ pub struct Unpacked {
 
 /// Unpacks a layer into a new directory of the store. Layers of a chain may do this at the same time.
 pub fn unpack_layer<R: Read>(store: &Store, source: LayerSource<R>) -> Result<Unpacked, SnapshotError> {
-    let LayerSource { bytes, digest, diff_id, layer_time, instant } = source;
+    let LayerSource {
+        bytes,
+        digest,
+        diff_id,
+        layer_time,
+        instant,
+    } = source;
     let label = digest.to_string();
     let pending = store.begin(None)?;
-    let root = Root::open(&pending.fs()).map_err(|source| SnapshotError::ReadLayer { layer: label.clone(), source })?;
+    let root = Root::open(&pending.fs()).map_err(|source| SnapshotError::ReadLayer {
+        layer: label.clone(),
+        source,
+    })?;
     let options = Options {
         layer: true,
         privileged: true,
@@ -51,33 +60,55 @@ pub fn unpack_layer<R: Read>(store: &Store, source: LayerSource<R>) -> Result<Un
         max_entries: u64::MAX,
         max_bytes: u64::MAX,
     };
-    let read = |source| SnapshotError::ReadLayer { layer: label.clone(), source };
+    let read = |source| SnapshotError::ReadLayer {
+        layer: label.clone(),
+        source,
+    };
     let stored = HashReader::new(bytes, digest.algorithm());
-    let mut reader = Reader::new(HashReader::new(decode(stored).map_err(read)?, diff_id.algorithm()));
+    let mut reader = Reader::new(HashReader::new(
+        decode(stored).map_err(read)?,
+        diff_id.algorithm(),
+    ));
     let mut extractor = Extractor::new(&root, Path::new(""), options);
-    while let Some(member) = reader.next().map_err(read)? {
-        extractor.apply(&member, reader.data()).map_err(|source| SnapshotError::Apply {
-            layer: label.clone(),
-            entry: String::from_utf8_lossy(&member.path).into_owned(),
-            source,
-        })?;
+    while let Some(member) = reader.next_member().map_err(read)? {
+        extractor
+            .apply(&member, reader.data())
+            .map_err(|source| SnapshotError::Apply {
+                layer: label.clone(),
+                entry: String::from_utf8_lossy(&member.path).into_owned(),
+                source,
+            })?;
     }
     // Padding after the archive belongs to the digests too.
     let mut content = reader.into_inner();
     io::copy(&mut content, &mut io::sink()).map_err(read)?;
     let (decoder, actual) = content.finish();
     if actual != diff_id {
-        return Err(SnapshotError::DiffIdMismatch { layer: label, expected: diff_id, actual });
+        return Err(SnapshotError::DiffIdMismatch {
+            layer: label,
+            expected: Box::new(diff_id),
+            actual: Box::new(actual),
+        });
     }
     let mut stored = decoder.into_inner();
     io::copy(&mut stored, &mut io::sink()).map_err(read)?;
     let (_, actual) = stored.finish();
     if actual != digest {
-        return Err(SnapshotError::DigestMismatch { layer: digest, actual });
+        return Err(SnapshotError::DigestMismatch {
+            layer: Box::new(digest),
+            actual: Box::new(actual),
+        });
     }
     let applied = extractor.finish();
     let has_root = applied.dir_times.contains_key(Path::new(""));
-    Ok(Unpacked { pending, applied, label, layer_time, instant, has_root })
+    Ok(Unpacked {
+        pending,
+        applied,
+        label,
+        layer_time,
+        instant,
+        has_root,
+    })
 }
 
 impl Unpacked {
@@ -87,7 +118,10 @@ impl Unpacked {
         store: &Store,
         parent: Option<std::sync::Arc<Snapshot>>,
     ) -> Result<std::sync::Arc<Snapshot>, SnapshotError> {
-        let failed = |source| SnapshotError::ReadLayer { layer: self.label.clone(), source };
+        let failed = |source| SnapshotError::ReadLayer {
+            layer: self.label.clone(),
+            source,
+        };
         let root = Root::open(&self.pending.fs()).map_err(failed)?;
         if !self.has_root
             && let Some(parent) = &parent
@@ -100,7 +134,10 @@ impl Unpacked {
             finish(&root, &Root::new(lower.into_fd()), applied).map_err(failed)?;
         }
         applied.set_dir_times(&root).map_err(failed)?;
-        let times = self.layer_time.map(|_| Times { low: self.instant, high: self.instant });
+        let times = self.layer_time.map(|_| Times {
+            low: self.instant,
+            high: self.instant,
+        });
         self.pending.commit(parent, self.layer_time, times)
     }
 }
@@ -153,7 +190,10 @@ struct HashReader<R> {
 
 impl<R: Read> HashReader<R> {
     fn new(input: R, algorithm: Algorithm) -> Self {
-        Self { input, hasher: Hasher::new(algorithm) }
+        Self {
+            input,
+            hasher: Hasher::new(algorithm),
+        }
     }
 
     fn finish(self) -> (R, Digest) {

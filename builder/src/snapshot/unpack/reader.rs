@@ -62,15 +62,21 @@ struct Description {
 
 impl<R: Read> Reader<R> {
     pub fn new(input: R) -> Self {
-        Self { input, left: 0, padding: 0 }
+        Self {
+            input,
+            left: 0,
+            padding: 0,
+        }
     }
 
     /// The next entry, or none at the archive's end. Skips what was not read of the last one.
-    pub fn next(&mut self) -> io::Result<Option<Member>> {
+    pub fn next_member(&mut self) -> io::Result<Option<Member>> {
         let mut description = Description::default();
         loop {
             self.skip()?;
-            let Some(header) = self.header()? else { return Ok(None) };
+            let Some(header) = self.header()? else {
+                return Ok(None);
+            };
             let size = header.size()?;
             self.begin(size);
             match header.flag() {
@@ -84,7 +90,7 @@ impl<R: Read> Reader<R> {
         }
     }
 
-    /// The stored bytes of the entry that [`Reader::next`] returned last.
+    /// The stored bytes of the entry that [`Reader::next_member`] returned last.
     pub fn data(&mut self) -> Data<'_, R> {
         Data(self)
     }
@@ -103,7 +109,11 @@ impl<R: Read> Reader<R> {
         let rest = self.left + self.padding;
         let skipped = io::copy(&mut (&mut self.input).take(rest), &mut io::sink())?;
         (self.left, self.padding) = (0, 0);
-        if skipped == rest { Ok(()) } else { Err(malformed("it ends inside an entry")) }
+        if skipped == rest {
+            Ok(())
+        } else {
+            Err(malformed("it ends inside an entry"))
+        }
     }
 
     fn header(&mut self) -> io::Result<Option<Header>> {
@@ -171,8 +181,14 @@ impl<R: Read> Reader<R> {
             b'S' => MemberKind::File(self.gnu_sparse(header)?),
             b'1' => MemberKind::Hardlink(link),
             b'2' => MemberKind::Symlink(link),
-            b'3' => MemberKind::CharDevice { major: header.major()?, minor: header.minor()? },
-            b'4' => MemberKind::BlockDevice { major: header.major()?, minor: header.minor()? },
+            b'3' => MemberKind::CharDevice {
+                major: header.major()?,
+                minor: header.minor()?,
+            },
+            b'4' => MemberKind::BlockDevice {
+                major: header.major()?,
+                minor: header.minor()?,
+            },
             b'5' => MemberKind::Directory,
             b'6' => MemberKind::Fifo,
             _ => return Err(malformed("it has an entry of an unknown type")),
@@ -180,7 +196,15 @@ impl<R: Read> Reader<R> {
         if path.is_empty() || path.contains(&0) {
             return Err(malformed("it has an entry without a proper name"));
         }
-        Ok(Member { path, kind, mode: header.mode()?, uid: id(uid)?, gid: id(gid)?, mtime, xattrs })
+        Ok(Member {
+            path,
+            kind,
+            mode: header.mode()?,
+            uid: id(uid)?,
+            gid: id(gid)?,
+            mtime,
+            xattrs,
+        })
     }
 
     fn content(&mut self, sparse: &BTreeMap<String, Vec<u8>>) -> io::Result<Content> {
@@ -192,13 +216,22 @@ impl<R: Read> Reader<R> {
         let extents = if sparse.get("major").is_some_and(|major| major == b"1") {
             Some(self.sparse_map()?)
         } else if let Some(map) = sparse.get("map") {
-            Some(pairs(map.split(|byte| *byte == b',').map(number).collect::<io::Result<_>>()?)?)
+            Some(pairs(
+                map.split(|byte| *byte == b',')
+                    .map(number)
+                    .collect::<io::Result<_>>()?,
+            )?)
         } else if sparse.contains_key("offset") {
-            return Err(malformed("it has a sparse file of format 0.0, which is not supported"));
+            return Err(malformed(
+                "it has a sparse file of format 0.0, which is not supported",
+            ));
         } else {
             None
         };
-        self.checked(Content { size: real_size, extents })
+        self.checked(Content {
+            size: real_size,
+            extents,
+        })
     }
 
     /// PAX 1.0: decimal lines before the content, padded to a block.
@@ -244,18 +277,25 @@ impl<R: Read> Reader<R> {
                 return Err(malformed("it has a sparse file of too many pieces"));
             }
         }
-        let size = octal_list(&header.bytes()[483..495])?.first().copied().unwrap_or_default();
+        let size = octal_list(&header.bytes()[483..495])?
+            .first()
+            .copied()
+            .unwrap_or_default();
         let extents = Some(pairs(numbers)?);
         self.checked(Content { size, extents })
     }
 
     /// The pieces have to lie in the file in order and to be there.
     fn checked(&self, content: Content) -> io::Result<Content> {
-        let Some(extents) = &content.extents else { return Ok(content) };
+        let Some(extents) = &content.extents else {
+            return Ok(content);
+        };
         let mut end = 0;
         let mut stored = 0u64;
         for (offset, length) in extents {
-            let next = offset.checked_add(*length).filter(|next| *offset >= end && *next <= content.size);
+            let next = offset
+                .checked_add(*length)
+                .filter(|next| *offset >= end && *next <= content.size);
             end = next.ok_or_else(|| malformed("it has a sparse file whose pieces don't fit"))?;
             stored += length;
         }
@@ -285,7 +325,10 @@ impl<R: Read> Read for Data<'_, R> {
 }
 
 pub(super) fn malformed(reason: &'static str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the archive is malformed: {reason}"))
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the archive is malformed: {reason}"),
+    )
 }
 
 fn until_nul(mut name: Vec<u8>) -> Vec<u8> {

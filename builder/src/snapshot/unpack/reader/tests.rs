@@ -3,7 +3,7 @@ use super::*;
 fn read_all(archive: &[u8]) -> io::Result<Vec<(Member, Vec<u8>)>> {
     let mut reader = Reader::new(archive);
     let mut members = Vec::new();
-    while let Some(member) = reader.next()? {
+    while let Some(member) = reader.next_member()? {
         let mut data = Vec::new();
         reader.data().read_to_end(&mut data)?;
         members.push((member, data));
@@ -23,7 +23,11 @@ fn gnu_tar(arguments: &[&str], fill: impl FnOnce(&std::path::Path)) -> Vec<u8> {
         .arg(".")
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     output.stdout
 }
 
@@ -31,7 +35,8 @@ fn sparse_file(root: &std::path::Path) {
     use std::os::unix::fs::FileExt;
     let file = std::fs::File::create(root.join("sparse")).unwrap();
     for piece in 0..30u64 {
-        file.write_all_at(&[b'a' + piece as u8; 4096], piece * 65536).unwrap();
+        file.write_all_at(&[b'a' + piece as u8; 4096], piece * 65536)
+            .unwrap();
     }
     file.set_len(3 << 20).unwrap();
     std::fs::write(root.join("tail"), "after").unwrap();
@@ -47,10 +52,20 @@ fn long_names_are_read_in_every_dialect() {
             std::os::unix::fs::symlink("t".repeat(200), root.join("link")).unwrap();
         });
         let members = read_all(&archive).unwrap();
-        let file = members.iter().find(|(member, _)| matches!(member.kind, MemberKind::File(_))).unwrap();
+        let file = members
+            .iter()
+            .find(|(member, _)| matches!(member.kind, MemberKind::File(_)))
+            .unwrap();
         assert_eq!(file.0.path, format!("./{name}").into_bytes(), "{format}");
-        let link = members.iter().find(|(member, _)| matches!(member.kind, MemberKind::Symlink(_))).unwrap();
-        assert_eq!(link.0.kind, MemberKind::Symlink("t".repeat(200).into_bytes()), "{format}");
+        let link = members
+            .iter()
+            .find(|(member, _)| matches!(member.kind, MemberKind::Symlink(_)))
+            .unwrap();
+        assert_eq!(
+            link.0.kind,
+            MemberKind::Symlink("t".repeat(200).into_bytes()),
+            "{format}"
+        );
     }
 }
 
@@ -62,8 +77,13 @@ fn sparse_files_are_read_in_every_dialect() {
         &["--format=pax", "-S", "--sparse-version=1.0"],
     ] {
         let members = read_all(&gnu_tar(arguments, sparse_file)).unwrap();
-        let (member, data) = members.iter().find(|(member, _)| member.path == b"./sparse").unwrap();
-        let MemberKind::File(content) = &member.kind else { panic!("{member:?}") };
+        let (member, data) = members
+            .iter()
+            .find(|(member, _)| member.path == b"./sparse")
+            .unwrap();
+        let MemberKind::File(content) = &member.kind else {
+            panic!("{member:?}")
+        };
         assert_eq!(content.size, 3 << 20, "{arguments:?}");
         let extents = content.extents.as_ref().unwrap();
         let mut whole = vec![0; content.size as usize];
@@ -74,9 +94,16 @@ fn sparse_files_are_read_in_every_dialect() {
             at += length;
         }
         for piece in 0..30 {
-            assert_eq!(whole[piece * 65536 + 4095], b'a' + piece as u8, "{arguments:?} {piece}");
+            assert_eq!(
+                whole[piece * 65536 + 4095],
+                b'a' + piece as u8,
+                "{arguments:?} {piece}"
+            );
         }
-        let (_, tail) = members.iter().find(|(member, _)| member.path == b"./tail").unwrap();
+        let (_, tail) = members
+            .iter()
+            .find(|(member, _)| member.path == b"./tail")
+            .unwrap();
         assert_eq!(tail, b"after");
     }
 }
@@ -85,14 +112,19 @@ fn sparse_files_are_read_in_every_dialect() {
 fn attributes_with_any_bytes_are_read() {
     let body = b"33 SCHILY.xattr.security.x=a\n=\0b\n19 mtime=1.5000000\n13 uid=70000\n";
     let records = parse_pax(body).unwrap();
-    assert_eq!(records[0], ("SCHILY.xattr.security.x".to_owned(), b"a\n=\0b".to_vec()));
+    assert_eq!(
+        records[0],
+        ("SCHILY.xattr.security.x".to_owned(), b"a\n=\0b".to_vec())
+    );
     assert_eq!(pax_time(&records[1].1).unwrap(), 1_500_000_000);
     assert_eq!(pax_time(b"-1.25").unwrap(), -1_250_000_000);
 }
 
 #[test]
 fn what_is_cut_off_or_changed_is_an_error() {
-    let archive = gnu_tar(&["--format=gnu"], |root| std::fs::write(root.join("a"), [7; 5000]).unwrap());
+    let archive = gnu_tar(&["--format=gnu"], |root| {
+        std::fs::write(root.join("a"), [7; 5000]).unwrap()
+    });
     assert_eq!(read_all(&archive).unwrap().len(), 2);
     for cut in [100, 700, 1536, 3000] {
         assert!(read_all(&archive[..cut]).is_err(), "{cut}");
@@ -110,6 +142,11 @@ fn an_endless_name_is_refused() {
     header[148..156].copy_from_slice(b"        ");
     let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
     header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
-    let endless = header.iter().copied().chain(std::iter::repeat(b'a')).take(4 << 20).collect::<Vec<u8>>();
+    let endless = header
+        .iter()
+        .copied()
+        .chain(std::iter::repeat(b'a'))
+        .take(4 << 20)
+        .collect::<Vec<u8>>();
     assert!(read_all(&endless).unwrap_err().to_string().contains("1 MiB"));
 }
