@@ -143,13 +143,14 @@ CREATE TABLE uploads (
     hash_state   BLOB,
     -- The boot in which the bytes up to `offset` were written: after another one they are hashed again.
     boot_id      TEXT    NOT NULL,
-    key          TEXT    UNIQUE,
+    key          TEXT,
     writer       TEXT,
     writer_until INTEGER,
     epoch        INTEGER NOT NULL DEFAULT 0,
     created_at   INTEGER NOT NULL,
     expires_at   INTEGER NOT NULL
-) STRICT;
+) STRICT, WITHOUT ROWID;
+CREATE UNIQUE INDEX uploads_by_key ON uploads (key) WHERE key IS NOT NULL;
 CREATE INDEX uploads_by_expiry ON uploads (expires_at);
 
 -- The only licence to delete bytes.
@@ -158,7 +159,7 @@ CREATE TABLE doomed (
     due_at        INTEGER NOT NULL,
     claimed_until INTEGER,
     attempts      INTEGER NOT NULL DEFAULT 0
-) STRICT;
+) STRICT, WITHOUT ROWID;
 CREATE INDEX doomed_by_due ON doomed (due_at);
 
 -- Step cache: records belong to a repository and pin their layers there.

@@ -12,6 +12,8 @@ mod ingest;
 mod janitor;
 mod lists;
 mod manifests;
+#[cfg(test)]
+mod tests;
 mod uploads;
 pub(crate) mod upstream;
 

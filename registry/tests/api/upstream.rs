@@ -153,6 +153,51 @@ async fn an_image_is_fetched_once_and_followed() {
     harness.stop().await;
 }
 
+/// Layers come with the credentials of the build's user, and the build's events tell how far they are.
+#[tokio::test]
+async fn a_build_hears_of_its_base_images_fetch() {
+    let (harness, upstream) = (Harness::start().await, Harness::start_without_worker().await);
+    let repository: RepoName = "base".parse().unwrap();
+    let image = push_image(&upstream.registry(), &repository, b"layer").await;
+    push_index(&upstream.registry(), &repository, "1", &[("amd64", &image)]).await;
+    let id = harness
+        .user()
+        .create_build(&crate::harness::request("app"))
+        .await
+        .unwrap()
+        .id;
+    let job = harness.lease().await;
+    let (worker, registry) = harness.with_token(&job.token);
+    let reference = format!("{}/base:1", upstream.address);
+    let question = ResolveRequest {
+        reference: reference.clone(),
+        platform: "linux/amd64".parse().unwrap(),
+    };
+    let found = worker.resolve_image(&question).await.unwrap();
+    assert_eq!(
+        registry
+            .stat_blob(&found.repository, &Digest::sha256(b"layer"))
+            .await
+            .unwrap(),
+        Some(5)
+    );
+    let event = harness.user().events(&id, 0).next().await.unwrap().unwrap().event;
+    assert_eq!(
+        (event["type"].as_str(), event["id"].as_str()),
+        (Some("progress"), Some(reference.as_str()))
+    );
+    assert_eq!(event["done_bytes"], event["total_bytes"]);
+    // What the worker sends is counted by itself.
+    let batch = client::api::EventBatch {
+        first: 0,
+        events: vec![json!({"type": "planned"})],
+    };
+    worker.send_events(&id, &batch).await.unwrap();
+    assert_eq!(harness.user().build(&id).await.unwrap().last_seq, 2);
+    harness.stop().await;
+    upstream.stop().await;
+}
+
 #[tokio::test]
 async fn own_names_never_leave_the_server() {
     let harness = Harness::start_without_worker().await;

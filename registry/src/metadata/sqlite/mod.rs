@@ -34,6 +34,10 @@ static MIGRATIONS: Migrator = sqlx::migrate!("../migrations/sqlite");
 /// The schema generation that this binary reads and writes; compared with `store.min_binary`.
 const GENERATION: i64 = 1;
 
+/// The log is written back into the database after so many pages (16 MB): seldom enough that its syncs don't show in the
+/// rate of commits, often enough to stay small.
+const WAL_PAGES_MAX: &str = "4000";
+
 /// How long a reader waits for a connection of the pool.
 const READER_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -70,6 +74,7 @@ impl Sqlite {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
             .pragma("cache_size", "-8000")
+            .pragma("wal_autocheckpoint", WAL_PAGES_MAX)
             .disable_statement_logging();
         let mut connection = SqliteConnection::connect_with(&options)
             .await
@@ -173,6 +178,42 @@ fn micros(duration: Duration) -> i64 {
 mod tests {
     use super::*;
     use crate::metadata::{Upkeep, suite};
+
+    impl Sqlite {
+        /// Makes everything recorded so far look as if it came from before a power cut.
+        pub(crate) async fn pretend_reboot(path: &Path) {
+            let mut connection = SqliteConnection::connect_with(&SqliteConnectOptions::new().filename(path))
+                .await
+                .unwrap();
+            sqlx::query(
+                "UPDATE store SET boot_id = 'before', clean = 0; UPDATE uploads SET boot_id = 'before'",
+            )
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_power_cut_is_noticed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.db");
+        let open = async || {
+            Sqlite::open(&path, &Limits::default())
+                .await
+                .unwrap()
+                .opened()
+                .await
+                .unwrap()
+        };
+        assert!(!open().await.after_power_cut);
+        assert!(
+            !open().await.after_power_cut,
+            "the process ended, the machine went on"
+        );
+        Sqlite::pretend_reboot(&path).await;
+        assert!(open().await.after_power_cut);
+    }
 
     #[tokio::test]
     async fn it_passes_the_contract_suite() {

@@ -247,6 +247,21 @@ impl Builds {
         self.find(build).ok()?.credential(host)
     }
 
+    /// Adds an event of the server's own to a build's, as long as it runs.
+    pub(crate) async fn note(&self, id: &str, event: serde_json::Value) {
+        let Ok(build) = self.find(id) else {
+            return;
+        };
+        let mut incoming = build.spool.lock().await;
+        if has_ended(&build) {
+            return;
+        }
+        match incoming.spool.append(build::now_ms(), vec![event]).await {
+            Ok(extent) => build.progress.send_modify(|progress| progress.extent = extent),
+            Err(error) => tracing::warn!(build = id, %error, "an event is lost"),
+        }
+    }
+
     /// Whether the caller is the worker of a build that has this context.
     pub(crate) fn may_read_context(&self, principal: &Principal, context: &str) -> bool {
         let Principal::Build(grant) = principal else {

@@ -1,15 +1,20 @@
 //! Bringing one image from its registry into this one: blobs first, manifests when their blobs are durable, the tag last.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures::{StreamExt as _, TryStreamExt as _};
 use oci::{Descriptor, Digest, ImageRef, Manifest, Platform, Reference, RepoName, Tag};
+use tokio::sync::mpsc::UnboundedSender;
 
-use super::{Result, UpstreamError, choose};
+use super::{Result, Transfer, UpstreamError, choose};
 use crate::service::{BodyError, Chunk, Principal, PushManifest, Registry, RegistryError};
 
 /// Layers on their way at once.
 const PARALLEL_BLOBS: usize = 4;
+/// How often a fetch tells how far it is.
+const TELL_EVERY: Duration = Duration::from_millis(500);
 
 /// An image of an upstream and where it goes.
 pub(super) struct Fetch<'a> {
@@ -20,6 +25,7 @@ pub(super) struct Fetch<'a> {
     /// Where it is kept here.
     pub(super) repository: &'a RepoName,
     pub(super) platform: &'a Platform,
+    pub(super) progress: &'a UnboundedSender<Transfer>,
 }
 
 impl Fetch<'_> {
@@ -105,13 +111,33 @@ impl Fetch<'_> {
         Ok(())
     }
 
+    /// Brings config and layers here, telling now and then how far that is.
     async fn blobs(&self, manifest: &Manifest) -> Result<()> {
-        futures::stream::iter(manifest.blobs().map(Ok))
-            .try_for_each_concurrent(PARALLEL_BLOBS, |blob| self.blob(blob))
-            .await
+        let total_bytes = manifest.blobs().map(|blob| blob.size).sum();
+        let done = Arc::new(AtomicU64::new(0));
+        let mut transfers = std::pin::pin!(
+            futures::stream::iter(manifest.blobs().map(Ok))
+                .try_for_each_concurrent(PARALLEL_BLOBS, |blob| self.blob(blob, &done))
+        );
+        let mut told = 0;
+        loop {
+            let ended = tokio::time::timeout(TELL_EVERY, &mut transfers).await;
+            let done_bytes = done.load(Ordering::Relaxed);
+            if done_bytes != told {
+                told = done_bytes;
+                // Who asked may have gone.
+                let _ = self.progress.send(Transfer {
+                    done_bytes,
+                    total_bytes,
+                });
+            }
+            if let Ok(outcome) = ended {
+                return outcome;
+            }
+        }
     }
 
-    async fn blob(&self, blob: &Descriptor) -> Result<()> {
+    async fn blob(&self, blob: &Descriptor, done: &Arc<AtomicU64>) -> Result<()> {
         match self.registry.blob(self.repository, &blob.digest).await {
             Ok(_) => return Ok(()),
             Err(RegistryError::BlobUnknown { .. }) => {}
@@ -128,6 +154,10 @@ impl Fetch<'_> {
         let stream = self.remote.open_blob_at(&self.image.repository, blob, 0).await;
         let stream = stream.map_err(|source| self.failed(source))?;
         // The store verifies the digest; what the connection says is passed through it as it is.
+        let counter = Arc::clone(done);
+        let stream = stream.inspect_ok(move |piece| {
+            counter.fetch_add(piece.len() as u64, Ordering::Relaxed);
+        });
         let body = stream.map(|piece| piece.map_err(|error| Box::new(error) as BodyError));
         let (actor, chunk) = (
             self.principal.actor(),

@@ -16,6 +16,7 @@ use client::api::{Credential, ResolvedReference};
 use client::{Access, Guard, Http, Options};
 use oci::{Digest, ImageRef, Manifest, Platform, Reference, RepoName};
 use parking_lot::Mutex;
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Action, Principal, Registry, RegistryError};
 pub(crate) use error::UpstreamError;
@@ -44,6 +45,15 @@ pub(crate) struct Question<'a> {
     pub(crate) called: Option<&'a str>,
     pub(crate) reference: &'a str,
     pub(crate) platform: &'a Platform,
+    /// Hears how far a fetch is.
+    pub(crate) progress: UnboundedSender<Transfer>,
+}
+
+/// A fetch under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Transfer {
+    pub(crate) done_bytes: u64,
+    pub(crate) total_bytes: u64,
 }
 
 impl Upstream {
@@ -138,6 +148,7 @@ impl Upstream {
             image: &image,
             repository: &repository,
             platform: question.platform,
+            progress: &question.progress,
         };
         let (digest, manifest, warning) = self.current(&fetch).await?;
         Ok(ResolvedReference {

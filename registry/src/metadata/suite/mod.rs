@@ -1,0 +1,99 @@
+//! What every metadata store must do. Each back end runs it on an empty store.
+
+mod content;
+mod naming;
+
+use bytes::Bytes;
+use oci::{Algorithm, Digest, RepoName, Tag};
+
+use super::*;
+
+pub(crate) async fn run(store: &dyn MetadataStore) {
+    content::sessions_have_one_writer_and_move_forward(store).await;
+    content::a_closed_session_makes_a_blob_visible_in_its_repository_alone(store).await;
+    content::names_are_in_one_place_and_only_doomed_ones_are_handed_out(store).await;
+    naming::manifests_need_what_they_refer_to(store).await;
+    naming::tags_move_and_go(store).await;
+    naming::deletions_respect_references(store).await;
+    naming::pages_follow_each_other(store).await;
+    naming::referrers_are_ordered_and_filtered(store).await;
+    content::cache_records_pin_their_blobs(store).await;
+    naming::a_wide_manifest_is_stored_and_found(store).await;
+}
+
+fn repo(name: &str) -> RepoName {
+    name.parse().unwrap()
+}
+
+fn tag(name: &str) -> Tag {
+    name.parse().unwrap()
+}
+
+fn new_key(digest: &Digest) -> ObjectName {
+    ObjectName::new(format!("blobs/{digest}.{}", UploadId::random()))
+}
+
+fn closing(digest: Digest, key: &ObjectName) -> Option<Closing> {
+    Some(Closing {
+        digest,
+        key: key.clone(),
+    })
+}
+
+async fn session(
+    store: &dyn MetadataStore,
+    repository: &RepoName,
+    closing: Option<Closing>,
+) -> (UploadId, bool) {
+    let id = UploadId::random();
+    let upload = NewUpload {
+        id,
+        repository: repository.clone(),
+        principal: "tester".to_owned(),
+        algorithm: Algorithm::Sha256,
+        closing,
+    };
+    let stored = store.create_upload(upload).await.unwrap();
+    (id, stored)
+}
+
+/// Pushes a blob in one piece.
+async fn blob(store: &dyn MetadataStore, repository: &RepoName, content: &str) -> Digest {
+    let digest = Digest::sha256(content.as_bytes());
+    let key = new_key(&digest);
+    let (upload, stored) = session(store, repository, closing(digest, &key)).await;
+    let commit = CommitBlob {
+        upload,
+        epoch: 1,
+        repository: repository.clone(),
+        digest,
+        size: content.len() as u64,
+        key: (!stored).then_some(key),
+    };
+    assert_eq!(store.commit_blob(commit).await.unwrap(), CommitOutcome::Committed);
+    digest
+}
+
+fn manifest(repository: &RepoName, content: &str) -> PutManifest {
+    PutManifest {
+        repository: repository.clone(),
+        digest: Digest::sha256(content.as_bytes()),
+        media_type: "application/vnd.oci.image.manifest.v1+json".to_owned(),
+        artifact_type: String::new(),
+        subject: None,
+        descriptor: None,
+        bytes: Bytes::copy_from_slice(content.as_bytes()),
+        blobs: Vec::new(),
+        children: Vec::new(),
+        blobs_required: true,
+        children_required: true,
+        tags: Vec::new(),
+        actor: "tester".to_owned(),
+    }
+}
+
+async fn stored(store: &dyn MetadataStore, put: PutManifest) -> Digest {
+    let digest = put.digest;
+    assert_eq!(store.put_manifest(put).await.unwrap(), PutOutcome::Stored);
+    digest
+}
