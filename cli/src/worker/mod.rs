@@ -60,7 +60,8 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let assignment = Assignment::from_env()?;
     // A worker without its server would only hold the state directory. The server starts it from a thread that lives as
     // long as itself.
-    rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).context("cannot be tied to the server")?;
+    rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+        .context("cannot be tied to the server")?;
     std::fs::create_dir_all(&assignment.state_dir).with_context(|| {
         format!(
             "cannot make the worker's directory {}",
@@ -119,7 +120,10 @@ fn log_settings() -> LogSettings {
 }
 
 async fn work(assignment: Assignment) -> anyhow::Result<()> {
-    let missing = runtime::probe().err().map(|found| found.missing).unwrap_or_default();
+    let missing = runtime::probe()
+        .err()
+        .map(|found| found.missing)
+        .unwrap_or_default();
     let lease = LeaseRequest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         missing: missing.iter().map(ToString::to_string).collect(),

@@ -70,7 +70,11 @@ impl Board {
         for info in steps {
             let number = seen.entry(&info.stage).or_default();
             *number += 1;
-            let label = format!("[{} {number}/{}]", info.stage, totals[info.stage.as_str()]);
+            let total = totals[info.stage.as_str()];
+            let label = match stage_name(&info.stage, totals.len()) {
+                Some(stage) => format!("[{stage} {number}/{total}]"),
+                None => format!("[{number}/{total}]"),
+            };
             let state = StepState {
                 info: info.clone(),
                 label,
@@ -79,6 +83,15 @@ impl Board {
             };
             self.steps.insert(info.step, state);
         }
+    }
+}
+
+/// How a stage is called; a build's only stage needs no name if the Dockerfile gives it none.
+fn stage_name(stage: &str, stages: usize) -> Option<String> {
+    match stage.parse::<usize>() {
+        Ok(_) if stages == 1 => None,
+        Ok(number) => Some(format!("stage-{number}")),
+        Err(_) => Some(stage.to_owned()),
     }
 }
 

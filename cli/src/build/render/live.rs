@@ -88,7 +88,7 @@ impl Live {
             return;
         }
         let screen = &self.screen;
-        let start = || Transfer::start_in(screen, &clean(&format!("{action} {id}")), total);
+        let start = || Transfer::start_in(screen, &clean(&format!("{action} {}", super::short(id))), total);
         self.transfers
             .entry(id.to_owned())
             .or_insert_with(start)
@@ -120,7 +120,11 @@ impl Renderer for Live {
                 let seconds = format!("{:.1}s", *duration_ms as f64 / 1000.0);
                 self.finish(board, *step, "✓", &seconds);
             }
-            Event::StepFailed { step, message, .. } => self.finish(board, *step, "✗", message),
+            Event::StepFailed {
+                step,
+                message,
+                exit_code,
+            } => self.finish(board, *step, "✗", &super::reason(message, *exit_code)),
             Event::Progress {
                 id,
                 action,

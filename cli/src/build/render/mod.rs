@@ -66,3 +66,19 @@ impl Screen {
         self.renderer.end();
     }
 }
+
+/// Why a step failed, in a few words: the whole story is the build's last message.
+fn reason(message: &str, exit_code: Option<i32>) -> String {
+    match exit_code {
+        Some(code) => format!("exit code {code}"),
+        None => clean::clean(message.lines().next().unwrap_or_default()),
+    }
+}
+
+/// What is transferred, short enough for a line: of a digest the first digits.
+fn short(id: &str) -> String {
+    match id.parse::<oci::Digest>() {
+        Ok(digest) => digest.short(),
+        Err(_) => clean::clean(id),
+    }
+}

@@ -36,9 +36,9 @@ impl Plain {
             let size = total
                 .map(|total| format!(" ({})", ByteSize(total)))
                 .unwrap_or_default();
-            (self.print)(format!("{action} {id}{size}"));
+            (self.print)(format!("{action} {}{size}", super::short(id)));
         } else if complete && self.transfers.insert(format!("{id} done")) {
-            (self.print)(format!("{action} {id} DONE {}", ByteSize(done)));
+            (self.print)(format!("{action} {} DONE {}", super::short(id), ByteSize(done)));
         }
     }
 }
@@ -66,8 +66,13 @@ impl Renderer for Plain {
             Event::StepFinished { step, duration_ms } => {
                 (self.print)(format!("#{} DONE {:.1}s", step + 1, *duration_ms as f64 / 1000.0));
             }
-            Event::StepFailed { step, message, .. } => {
-                (self.print)(format!("#{} ERROR {message}", step + 1));
+            Event::StepFailed {
+                step,
+                message,
+                exit_code,
+            } => {
+                let reason = super::reason(message, *exit_code);
+                (self.print)(format!("#{} ERROR {reason}", step + 1));
             }
             Event::Progress {
                 id,
@@ -130,7 +135,7 @@ mod tests {
                 520,
                 Event::StepFailed {
                     step: 2,
-                    message: "exit code 1".into(),
+                    message: "the whole story\nin lines".into(),
                     exit_code: Some(1),
                 },
             ),
@@ -146,7 +151,7 @@ mod tests {
                 "#2 [build 2/2] RUN make",
                 "#2 0.41 cc",
                 "#2 DONE 0.5s",
-                "#3 [1 1/1] RUN false",
+                "#3 [stage-1 1/1] RUN false",
                 "#3 0.01 oh",
                 "#3 ERROR exit code 1",
             ]
