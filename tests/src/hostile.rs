@@ -156,7 +156,7 @@ insmod /attack.sh 2>&1 | grep -q -i 'invalid module' && breach "module loading"
 chroot /proc/1/root true 2>/dev/null; pivot_root / / 2>/dev/null && breach "pivot_root"
 nice -n -20 true 2>/dev/null && breach "raised priority"
 dmesg 2>/dev/null | grep -q . && breach "kernel log"
-date -s '2001-01-01 00:00:00' 2>/dev/null && breach "set the clock"
+date -s '2001-01-01 00:00:00' 2>/dev/null; test "$(date +%Y)" -lt 2002 && breach "set the clock"
 reboot -f 2>/dev/null && breach "reboot"
 capabilities=$(sed -n 's/^CapEff:\t//p' /proc/self/status)
 test "$capabilities" = 00000000a80425fb || breach "capabilities $capabilities"

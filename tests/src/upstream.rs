@@ -157,10 +157,13 @@ fn credential_helper_is_asked() {
     image.assert_on(&server, "copied", "v1");
 }
 
-/// A BusyBox image in the other registry, pushed there by way of a server of our own.
-fn publish_busybox(server: &Server, upstream: &Upstream, name: &str) {
-    import(server, "busybox", "staging:v1");
-    upstream.skopeo_copy(&format!("docker://{}/staging:v1", server.host()), name);
+/// A BusyBox image in the other registry, made by a server that is gone afterwards. Its digest.
+fn publish_busybox(upstream: &Upstream, name: &str, dockerfile: &str) -> String {
+    let staging = Server::start();
+    import(&staging, "busybox", "busybox:latest");
+    let digest = Context::new(dockerfile).build(&staging, "staging:v1").digest;
+    upstream.skopeo_copy(&format!("docker://{}/staging:v1", staging.host()), name);
+    digest
 }
 
 #[test]
@@ -168,7 +171,11 @@ fn build_fetches_its_base_once() {
     let mut server = Server::start();
     let upstream = Upstream::start(Access::Token);
     let configs = configs(&upstream, &server);
-    publish_busybox(&server, &upstream, "private/base:v1");
+    publish_busybox(
+        &upstream,
+        "private/base:v1",
+        "FROM busybox\nRUN echo 1 > /version\n",
+    );
     let context = Context::new(&format!(
         "FROM {}/private/base:v1\nRUN echo built > /x\n",
         upstream.host()
@@ -205,12 +212,15 @@ fn build_fetches_its_base_once() {
         .expect(200);
 
     // The tag moves: the next build notices.
-    Context::new("FROM staging:v1\nRUN echo moved > /moved\n").build(&server, "staging:v2");
-    upstream.skopeo_copy(
-        &format!("docker://{}/staging:v2", server.host()),
+    publish_busybox(
+        &upstream,
         "private/base:v1",
+        "FROM busybox\nRUN echo 2 > /version\n",
     );
-    let dockerfile = format!("FROM {}/private/base:v1\nRUN test -f /moved\n", upstream.host());
+    let dockerfile = format!(
+        "FROM {}/private/base:v1\nRUN test $(cat /version) = 2\n",
+        upstream.host()
+    );
     Context::new(&dockerfile)
         .command(&server, "app:v3")
         .env("DOCKER_CONFIG", &configs.right)
@@ -222,15 +232,7 @@ fn build_fetches_its_base_once() {
 fn build_without_upstream_goes_on_with_a_digest_it_has() {
     let server = Server::start();
     let upstream = Upstream::start(Access::Open);
-    publish_busybox(&server, &upstream, "base:v1");
-    let manifest = server
-        .request("HEAD", "/v2/staging/manifests/v1")
-        .send()
-        .expect(200);
-    let digest = manifest
-        .header("docker-content-digest")
-        .expect("a digest")
-        .to_owned();
+    let digest = publish_busybox(&upstream, "base:v1", "FROM busybox\nLABEL only=this\n");
     let context = Context::new(&format!(
         "FROM {}/base@{digest}\nRUN echo built > /x\n",
         upstream.host()

@@ -131,7 +131,7 @@ COPY dir/ /slash/
 COPY *.txt /glob/
 COPY --chown=65534:65534 --chmod=640 file.txt /owned
 COPY --from=src /tree /tree
-COPY --from=busybox /bin/busybox /bb
+COPY --from=busybox /bin/busybox /busybox
 ADD archive.tar /unpacked/
 ADD file.txt /added
 RUN set -eu; cmp /file.txt /renamed; test -f /into/file.txt; test -f /into/other.txt; \
@@ -139,7 +139,7 @@ RUN set -eu; cmp /file.txt /renamed; test -f /into/file.txt; test -f /into/other
     test "$(stat -c %u:%g:%a /owned)" = 65534:65534:640; \
     test "$(stat -c %u:%g /file.txt)" = 0:0; \
     test "$(readlink /tree/link)" = one; test "$(stat -c %a /tree/one)" = 600; test "$(cat /tree/sub/two)" = two; \
-    test "$(cat /unpacked/in-tar)" = packed; cmp /added /file.txt; test -x /bb; \
+    test "$(cat /unpacked/in-tar)" = packed; cmp /added /file.txt; test -x /busybox; \
     test "$(readlink /dir/link)" = inner/deep
 "#;
     let context = Context::new(dockerfile)
@@ -239,11 +239,11 @@ fn target_and_file_choose_what_is_built() {
 #[test]
 fn scratch_and_a_static_program_make_an_image() {
     let server = server();
-    let dockerfile = "FROM scratch\nCOPY --from=busybox /bin/busybox /bb\nRUN [\"/bb\", \"mkdir\", \"/made\"]\nCMD [\"/bb\", \"ls\", \"/\"]\n";
+    let dockerfile = "FROM scratch\nCOPY --from=busybox /bin/busybox /busybox\nRUN [\"/busybox\", \"mkdir\", \"/made\"]\nCMD [\"/busybox\", \"ls\", \"/\"]\n";
     Context::new(dockerfile).build(&server, "tiny:v1");
     let image = format!("{}/tiny:v1", server.host());
     let listed = engine::debian()
         .docker(["run", "--rm", "--network=none", &image])
         .ok();
-    assert!(listed.contains("bb") && listed.contains("made"), "{listed}");
+    assert!(listed.contains("busybox") && listed.contains("made"), "{listed}");
 }

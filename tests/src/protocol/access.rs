@@ -86,7 +86,11 @@ fn worker_s_calls_are_refused_to_others() {
         ("POST", "/api/v1/builds/x/events", r#"{"first": 0, "events": []}"#),
         ("POST", "/api/v1/builds/x/result", r#"{"outcome": "cancelled"}"#),
     ] {
-        let answer = server.request(method, target).header("Content-Type", "application/json").body(body).send();
+        let answer = server
+            .request(method, target)
+            .header("Content-Type", "application/json")
+            .body(body)
+            .send();
         assert!(
             [401, 403, 404].contains(&answer.status),
             "{method} {target}: {} {}",
