@@ -5,7 +5,7 @@
 //! between check and connect gains nothing.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -14,6 +14,11 @@ use url::{Host, Url};
 
 /// Names remembered with their ports. Beyond this all are forgotten; a request under way then fails, none slips by.
 const NAMES_MAX: usize = 4096;
+/// Metadata services outside the link-local ranges: Amazon's on IPv6, Alibaba's.
+const METADATA_SERVICES: [IpAddr; 2] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+];
 
 /// Refuses link-local, unspecified and multicast addresses and the server's own listeners.
 #[derive(Debug, Default)]
@@ -75,10 +80,18 @@ impl Guard {
         if link_local {
             return refuse("link-local addresses hold cloud metadata services");
         }
-        if address.is_unspecified() {
+        if METADATA_SERVICES.contains(&address) {
+            return refuse("it is a cloud metadata service");
+        }
+        let unspecified = match address {
+            // All of 0.0.0.0/8: Linux takes 0.0.0.0 for itself.
+            IpAddr::V4(v4) => v4.octets()[0] == 0,
+            IpAddr::V6(v6) => v6.is_unspecified(),
+        };
+        if unspecified {
             return refuse("the unspecified address means this machine");
         }
-        if address.is_multicast() || address == IpAddr::V4(std::net::Ipv4Addr::BROADCAST) {
+        if address.is_multicast() || address == IpAddr::V4(Ipv4Addr::BROADCAST) {
             return refuse("not the address of one machine");
         }
         let listeners = self.listeners.lock();
@@ -157,6 +170,9 @@ mod tests {
             "http://[::ffff:169.254.169.254]/",
             "http://0.0.0.0:5002/",
             "http://[::]/",
+            "http://0.1.2.3/",
+            "http://[fd00:ec2::254]/",
+            "http://100.100.100.200/",
             "http://224.0.0.1/",
             "http://127.0.0.1:5000/",
             "http://[::ffff:127.0.0.1]:5000/",

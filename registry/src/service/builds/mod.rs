@@ -4,8 +4,10 @@
 //! and cancelling it is a call. What the worker does on its behalf it does over HTTP with a token of this build alone,
 //! revoked when the build ends.
 //!
-//!     builds/<id>.ndjson   the events (spool.rs)
-//!     builds/<id>.json     what outlives the server (build::Record)
+//! ```text
+//! builds/<id>.ndjson   the events (spool.rs)
+//! builds/<id>.json     what outlives the server (build::Record)
+//! ```
 
 mod build;
 mod error;
