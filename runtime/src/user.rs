@@ -25,7 +25,7 @@ pub enum UserError {
     NoUser { name: String },
     #[error("the image's /etc/group has no group `{name}`")]
     NoGroup { name: String },
-    #[error("could not read the image's {path}")]
+    #[error("could not read the image's {path}: {source}")]
     Read { path: &'static str, source: io::Error },
 }
 

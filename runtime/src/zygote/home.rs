@@ -76,7 +76,9 @@ fn open_devices() -> Result<Vec<(&'static str, OwnedFd)>, HomeError> {
         if !is_device {
             return Err(rustix::io::Errno::NODEV).during("check a device of /dev");
         }
-        let attributes = Attributes::NOSUID | Attributes::NOEXEC;
+        // Read-only keeps a command from changing the machine's node (mode, owner, times); a device is written to
+        // all the same.
+        let attributes = Attributes::NOSUID | Attributes::NOEXEC | Attributes::RDONLY;
         sys::mount_setattr(device.as_fd(), attributes.bits(), Attributes::NODEV.bits())
             .during("set a device's mount attributes")?;
         Ok((name, device))

@@ -169,3 +169,16 @@ fn the_root_cant_be_left() {
         "{outcome:?}"
     );
 }
+
+/// The nodes in /dev are the machine's own, and so is what masks files of /proc.
+#[test]
+fn the_machines_device_nodes_cant_be_changed() {
+    let image = Image::new();
+    // The mode they have: should it ever get through, nothing breaks.
+    let script = "echo x > /dev/null && for node in /dev/null /dev/full /dev/tty /proc/keys; do \
+                  [ -e $node ] && chmod 0666 $node 2>/dev/null && echo changed $node; \
+                  touch -c $node 2>/dev/null && echo touched $node; done; true";
+    let ran = image.sh(script);
+    assert!(ran.exit.success(), "{}", ran.exit);
+    assert_eq!(ran.stdout, "");
+}
