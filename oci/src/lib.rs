@@ -17,6 +17,6 @@ pub use config::{ContainerConfig, History, ImageConfig, RootFs};
 pub use descriptor::Descriptor;
 pub use digest::{Algorithm, Digest, DigestError, HashState, Hasher};
 pub use manifest::{MAX_REFERENCES, Manifest, ManifestError, ManifestKind};
-pub use name::{NameError, RepoName, Tag};
+pub use name::{NameError, REPO_NAME_LEN_MAX, RepoName, TAG_LEN_MAX, Tag};
 pub use platform::Platform;
 pub use reference::{DOCKER_HUB, ImageRef, Reference, ReferenceError};

@@ -25,6 +25,7 @@ pub struct Manifest {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "a manifest is one of many bytes; there are few in memory")]
 pub enum ManifestKind {
     Image {
         config: Descriptor,
