@@ -197,4 +197,22 @@ mod tests {
         assert!(!rules.can_skip_dir("c"));
         assert!(!IgnoreRules::parse("*\n!**/keep").unwrap().can_skip_dir("deep/er"));
     }
+
+    /// Recorded answers of moby/patternmatcher.
+    #[test]
+    fn paths_are_ignored_as_docker_does() {
+        let mut count = 0;
+        for line in include_str!("../../testdata/dockerignore.jsonl").lines() {
+            let case: serde_json::Value = serde_json::from_str(line).unwrap();
+            let rules = IgnoreRules::parse(case["rules"].as_str().unwrap()).unwrap();
+            for (list, expected) in [("ignored", true), ("kept", false)] {
+                for path in case[list].as_array().unwrap() {
+                    let path = path.as_str().unwrap();
+                    assert_eq!(rules.is_ignored(path), expected, "{path} in {line}");
+                    count += 1;
+                }
+            }
+        }
+        assert!(count > 1000, "{count}");
+    }
 }

@@ -81,7 +81,10 @@ impl Pattern {
                 '*' if deep && chars.peek() == Some(&'*') => {
                     chars.next();
                     let slash = chars.next_if_eq(&'/').is_some();
-                    if chars.peek().is_none() || (tokens.is_empty() && !slash) {
+                    // `**x` means any name that ends in x, but only if nothing else in it is special.
+                    let special = chars.clone().any(|c| ['*', '?', '[', ']', '\\'].contains(&c));
+                    let ending = !slash && tokens.is_empty() && !special;
+                    if chars.peek().is_none() || ending {
                         tokens.push(Token::Anything);
                     } else if tokens.last() != Some(&Token::Directories) {
                         tokens.extend([Token::MaybeDirectories, Token::Directories]);
@@ -246,6 +249,8 @@ mod tests {
         check_deep("a/**", "a/b/c", true);
         check_deep("a/**", "a", false);
         check_deep("**foo", "barfoo", true);
+        check_deep("**fo?", "barfoo", false);
+        check_deep("**fo?", "bar/foo", true);
         check_deep("**/*.go", "a/b/c.go", true);
         check_deep("**", "a/b", true);
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::str::Chars;
 
+use super::operators::apply;
 use super::substitute::{Glob, GlobError};
 
 /// How words are read.
@@ -288,6 +289,10 @@ impl Run<'_> {
         let sign = |operator| format!("{}{operator}", if empty_counts_as_unset { ":" } else { "" });
         match operator {
             None => Err(ExpandError::Brace),
+            // `:` asks whether a value is empty, which no pattern does.
+            Some(operator @ ('#' | '%')) if empty_counts_as_unset => {
+                Err(ExpandError::Modifier(sign(operator)))
+            }
             Some(operator @ ('-' | '+' | '?' | '#' | '%')) => {
                 let word = text_of(&self.until(Some('}'), matches!(operator, '#' | '%'))?);
                 // `${name:-default}` is how one says that a variable may be unset.
@@ -355,48 +360,6 @@ impl Run<'_> {
             &mut self.expansion.unset
         };
         names.insert(name.to_owned());
-    }
-}
-
-/// `${name:-word}` and its like.
-fn apply(
-    name: &str,
-    value: Option<String>,
-    operator: char,
-    empty_counts_as_unset: bool,
-    word: String,
-) -> Result<String, ExpandError> {
-    let missing = match &value {
-        None => true,
-        Some(value) => empty_counts_as_unset && value.is_empty(),
-    };
-    let unset = value.is_none();
-    let value = value.unwrap_or_default();
-    match operator {
-        '-' => Ok(if missing { word } else { value }),
-        '+' => Ok(if missing { String::new() } else { word }),
-        '?' if missing => Err(ExpandError::Required {
-            name: name.to_owned(),
-            message: match word.is_empty() {
-                false => word,
-                true if unset => "is not allowed to be unset".to_owned(),
-                true => "is not allowed to be empty".to_owned(),
-            },
-        }),
-        '?' => Ok(value),
-        trim => {
-            let longest = word.strip_prefix(trim);
-            let pattern = longest.unwrap_or(&word);
-            let glob = Glob::parse(pattern).map_err(|source| ExpandError::Pattern {
-                pattern: pattern.to_owned(),
-                source,
-            })?;
-            Ok(if trim == '#' {
-                glob.trim_start(&value, longest.is_some())
-            } else {
-                glob.trim_end(&value, longest.is_some())
-            })
-        }
     }
 }
 

@@ -96,6 +96,7 @@ fn what_is_no_substitution() {
         ("${:x}", "bad substitution"),
         ("${A@x}", "unsupported modifier `@`"),
         ("${A:x}", "unsupported modifier `:x`"),
+        ("${A:#x}", "unsupported modifier `:#`"),
         ("${A/x}", "second `/`"),
         ("'x", "single quote"),
         ("\"x", "double quote"),

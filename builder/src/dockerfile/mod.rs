@@ -11,6 +11,7 @@ pub mod expand;
 pub mod heredoc;
 mod keyword;
 pub mod lexer;
+mod operators;
 mod parser;
 mod source;
 pub mod statement;

@@ -95,7 +95,7 @@ impl LineParser<'_> {
         let name = self.word(range.start..range.start + name.len());
         let keyword = Keyword::parse(&name.raw);
         let rest = range.start + rest..range.end;
-        let (flags, skip) = words::flags(&self.line.text[rest.clone()]);
+        let (flags, skip) = words::flags(&self.line.text[rest.clone()], self.escape);
         let flags = flags
             .into_iter()
             .map(|flag| {

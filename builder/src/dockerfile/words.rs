@@ -70,7 +70,7 @@ pub struct RawFlag {
 }
 
 /// Cuts the leading flags off. Returns them and where the rest begins; `--` ends them.
-pub fn flags(text: &str) -> (Vec<RawFlag>, usize) {
+pub fn flags(text: &str, escape: char) -> (Vec<RawFlag>, usize) {
     let mut flags = Vec::new();
     let mut at = 0;
     loop {
@@ -78,7 +78,7 @@ pub fn flags(text: &str) -> (Vec<RawFlag>, usize) {
         if !text[at..].starts_with("--") {
             return (flags, at);
         }
-        let (word, length) = unquote(&text[at..]);
+        let (word, length) = unquote(&text[at..], escape);
         let range = at..at + length;
         at = range.end;
         if word == "--" {
@@ -90,7 +90,7 @@ pub fn flags(text: &str) -> (Vec<RawFlag>, usize) {
 }
 
 /// The first word of a text without its quotes and escapes, and its length.
-fn unquote(text: &str) -> (String, usize) {
+fn unquote(text: &str, escape: char) -> (String, usize) {
     let mut word = String::new();
     let mut quote = None;
     let mut chars = text.char_indices();
@@ -99,7 +99,7 @@ fn unquote(text: &str) -> (String, usize) {
             (None, c) if c.is_whitespace() => return (word, index),
             (None, '"' | '\'') => quote = Some(c),
             (Some(open), c) if c == open => quote = None,
-            (_, '\\') => word.extend(chars.next().map(|(_, escaped)| escaped)),
+            (_, c) if c == escape => word.extend(chars.next().map(|(_, escaped)| escaped)),
             (_, c) => word.push(c),
         }
     }
@@ -138,7 +138,7 @@ mod tests {
     #[test]
     fn flags_lead() {
         let check = |text: &str| {
-            let (found, rest) = flags(text);
+            let (found, rest) = flags(text, '\\');
             let texts: Vec<String> = found.into_iter().map(|flag| flag.text).collect();
             (texts.join("|"), text[rest..].to_owned())
         };
@@ -150,5 +150,6 @@ mod tests {
         assert_eq!(check("--a -- --b"), ("--a".into(), "--b".into()));
         assert_eq!(check("-x"), (String::new(), "-x".into()));
         assert_eq!(check("--a"), ("--a".into(), String::new()));
+        assert_eq!(flags("--a=x` y z", '`').0[0].text, "--a=x y");
     }
 }

@@ -81,6 +81,14 @@ impl State {
         }
     }
 
+    /// The state at the beginning of a stage with nothing below it.
+    pub(super) fn over_scratch() -> Self {
+        Self::over_image(ContainerConfig {
+            working_dir: "/".to_owned(),
+            ..ContainerConfig::default()
+        })
+    }
+
     /// The state at the beginning of a stage built on this one.
     pub(super) fn over_stage(&self) -> Self {
         let mut state = self.clone();
@@ -273,12 +281,6 @@ impl Fold<'_> {
 
     fn workdir(&mut self, statement: &Statement, word: &Word) -> Result<(), Diagnostic> {
         let path = self.expand(word)?;
-        if path.is_empty() {
-            return Err(self
-                .shared
-                .sources
-                .diagnose(word.span, format!("WORKDIR {} is empty", word.raw)));
-        }
         if !self.state.workdir_is_own && !path.starts_with('/') {
             self.warnings
                 .push(checks::relative_workdir(&path, statement.instruction.span));
@@ -310,7 +312,7 @@ impl Fold<'_> {
         self.remark_on_shell_form(statement, command);
         let words = self.with_shell(command);
         self.config_step(statement, format!("CMD {}", history::quoted_list(&words)));
-        self.state.config.cmd = Some(words);
+        self.state.config.cmd = (!words.is_empty()).then_some(words);
         self.state.config.args_escaped = true;
         self.state.cmd_is_own = true;
     }

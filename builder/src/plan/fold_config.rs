@@ -14,6 +14,9 @@ const PORT_BYTES: usize = 100;
 impl Fold<'_> {
     pub(super) fn expose(&mut self, statement: &Statement, words: &[Word]) -> Result<(), Diagnostic> {
         let mut exposed = Vec::new();
+        // BuildKit lists ports in the order of the arguments' texts.
+        let mut words: Vec<&Word> = words.iter().collect();
+        words.sort_by(|one, other| one.raw.cmp(&other.raw));
         for word in words {
             for text in self.expand_fully(word)?.words {
                 let found = ports::parse(&text).map_err(|error| {
@@ -27,7 +30,6 @@ impl Fold<'_> {
                 exposed.extend(found);
             }
         }
-        let exposed = ports::sorted(exposed);
         for port in &exposed {
             self.state.config.exposed_ports.insert(port.clone(), Map::new());
         }

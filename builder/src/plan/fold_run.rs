@@ -1,7 +1,6 @@
 //! RUN.
 
 use crate::dockerfile::statement::{self, Command, Statement};
-use crate::dockerfile::suggest::did_you_mean;
 use crate::dockerfile::{Diagnostic, Word, heredoc};
 
 use super::fold::Fold;
@@ -17,20 +16,16 @@ impl Fold<'_> {
             .iter()
             .map(|word| self.mount(word))
             .collect::<Result<_, _>>()?;
-        let network = self.choice(
-            "network",
-            run.network.as_ref(),
-            &[
-                ("default", Network::Default),
-                ("none", Network::None),
-                ("host", Network::Host),
-            ],
-        )?;
-        let security = self.choice(
-            "security",
-            run.security.as_ref(),
-            &[("sandbox", Security::Sandbox), ("insecure", Security::Insecure)],
-        )?;
+        // Other words were refused when the statement was typed.
+        let network = match word_of(&run.network) {
+            "none" => Network::None,
+            "host" => Network::Host,
+            _ => Network::Default,
+        };
+        let security = match word_of(&run.security) {
+            "insecure" => Security::Insecure,
+            _ => Security::Sandbox,
+        };
         let created_by = format!("RUN {} # buildkit", self.command_line(&args));
         let history = created_by.len();
         self.spend(history + self.state.env.bytes(), statement.instruction.span)?;
@@ -79,26 +74,10 @@ impl Fold<'_> {
         words.extend(args.iter().cloned());
         words.join(" ")
     }
+}
 
-    fn choice<T: Copy + Default>(
-        &self,
-        flag: &str,
-        word: Option<&Word>,
-        choices: &[(&str, T)],
-    ) -> Result<T, Diagnostic> {
-        let Some(word) = word else {
-            return Ok(T::default());
-        };
-        let found = choices.iter().find(|(name, _)| *name == word.raw);
-        found.map(|(_, choice)| *choice).ok_or_else(|| {
-            let names = || choices.iter().map(|(name, _)| *name);
-            let listed = || format!("it may be {}", names().collect::<Vec<_>>().join(", "));
-            self.shared
-                .sources
-                .diagnose(word.span, format!("--{flag} can't be {:?}", word.raw))
-                .help(did_you_mean(&word.raw, names()).unwrap_or_else(listed))
-        })
-    }
+fn word_of(flag: &Option<Word>) -> &str {
+    flag.as_ref().map_or("", |word| word.raw.as_str())
 }
 
 /// What the shell is given when the command has heredocs.

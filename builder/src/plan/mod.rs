@@ -190,7 +190,7 @@ impl Planner {
         let draft = &self.outline.stages[index];
         let mut warnings = Vec::new();
         let (base, state) = match &draft.base {
-            DraftBase::Scratch => (Base::Scratch, State::over_image(oci::ContainerConfig::default())),
+            DraftBase::Scratch => (Base::Scratch, State::over_scratch()),
             DraftBase::Image(reference) => {
                 let image = facts.get(&(reference.clone(), draft.platform.clone()));
                 if let Some(image) = image {

@@ -1,5 +1,7 @@
 //! EXPOSE.
 
+use std::net::IpAddr;
+
 use crate::dockerfile::suggest::did_you_mean;
 
 /// What is wrong with a port, and perhaps what was meant.
@@ -15,8 +17,10 @@ const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
 /// accepted, as Docker does, and mean nothing.
 pub(super) fn parse(text: &str) -> Result<Vec<String>, PortError> {
     let error = |message: String| PortError { message, help: None };
-    let container = text.rsplit(':').next().unwrap_or(text);
-    let (range, protocol) = container.split_once('/').unwrap_or((container, ""));
+    let mut parts = text.rsplitn(3, ':');
+    let container = parts.next().unwrap_or_default();
+    let (host, address) = (parts.next(), parts.next());
+    let (ports, protocol) = container.split_once('/').unwrap_or((container, ""));
     let protocol = match protocol.to_ascii_lowercase() {
         empty if empty.is_empty() => "tcp".to_owned(),
         protocol => protocol,
@@ -27,10 +31,31 @@ pub(super) fn parse(text: &str) -> Result<Vec<String>, PortError> {
             help: did_you_mean(&protocol, PROTOCOLS).or_else(|| Some("use tcp, udp or sctp".to_owned())),
         });
     }
-    if range.is_empty() {
+    if ports.is_empty() {
         return Err(error(format!("{text:?} names no port")));
     }
-    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    let (first, last) = range(text, ports)?;
+    if let Some(address) = address.filter(|address| !address.is_empty()) {
+        let bare = address
+            .strip_prefix('[')
+            .and_then(|address| address.strip_suffix(']'));
+        if bare.unwrap_or(address).parse::<IpAddr>().is_err() {
+            return Err(error(format!("{text:?}: {address} is not an address")));
+        }
+    }
+    if let Some(host) = host.filter(|host| !host.is_empty()) {
+        let (host_first, host_last) = range(text, host)?;
+        if last != first && host_last - host_first != last - first {
+            return Err(error(format!("{text:?}: the two ranges differ in length")));
+        }
+    }
+    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
+}
+
+/// `port` or `port-port`.
+fn range(text: &str, ports: &str) -> Result<(u16, u16), PortError> {
+    let error = |message: String| PortError { message, help: None };
+    let (first, last) = ports.split_once('-').unwrap_or((ports, ports));
     let port = |digits: &str| {
         digits
             .parse::<u16>()
@@ -42,13 +67,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<String>, PortError> {
     if last < first {
         return Err(error(format!("{text:?}: the range ends before it begins")));
     }
-    Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
-}
-
-/// The order in which EXPOSE's history entry lists ports: as texts.
-pub(super) fn sorted(mut ports: Vec<String>) -> Vec<String> {
-    ports.sort();
-    ports
+    Ok((first, last))
 }
 
 #[cfg(test)]
@@ -60,16 +79,23 @@ mod tests {
         assert_eq!(parse("80").unwrap(), ["80/tcp"]);
         assert_eq!(parse("53/UDP").unwrap(), ["53/udp"]);
         assert_eq!(parse("7-9/sctp").unwrap(), ["7/sctp", "8/sctp", "9/sctp"]);
-        assert_eq!(parse("127.0.0.1:8080:80/tcp").unwrap(), ["80/tcp"]);
-        assert_eq!(
-            sorted(vec!["80/tcp".into(), "53/udp".into()]),
-            ["53/udp", "80/tcp"]
-        );
+        for odd in [
+            "127.0.0.1:8080:80/tcp",
+            "[::1]:1:80",
+            "::1:1:80",
+            "8080:80",
+            ":80",
+            "1-9:80",
+        ] {
+            assert_eq!(parse(odd).unwrap(), ["80/tcp"], "{odd}");
+        }
     }
 
     #[test]
     fn what_is_no_port() {
-        for bad in ["", "/tcp", "x", "80/http", "9-7", "65536", "+80", "1-2-3"] {
+        for bad in [
+            "", "/tcp", "x", "80/http", "9-7", "65536", "+80", "1-2-3", "x:1:2", "x:2", "1-2:1-3",
+        ] {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert_eq!(

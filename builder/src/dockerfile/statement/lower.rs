@@ -61,7 +61,7 @@ pub fn lower(source: &Source, instruction: &Instruction) -> Result<Statement, Di
         Keyword::Cmd => Ok(Kind::Cmd(lowering.command())),
         Keyword::Entrypoint => Ok(Kind::Entrypoint(lowering.command())),
         Keyword::Expose => lowering.words().map(Kind::Expose),
-        Keyword::Volume => lowering.words().map(Kind::Volume),
+        Keyword::Volume => lowering.volumes().map(Kind::Volume),
         Keyword::Shell => lowering.shell().map(Kind::Shell),
         Keyword::Healthcheck => health::lower(source, instruction).map(Kind::Healthcheck),
         Keyword::Onbuild => lowering.onbuild().map(Kind::Onbuild),
@@ -150,10 +150,25 @@ impl Lowering<'_> {
         Ok(Run {
             command,
             mounts: flags.values("mount"),
-            network: flags.value("network"),
-            security: flags.value("security"),
+            network: self.one_of("network", flags, &["default", "none", "host"])?,
+            security: self.one_of("security", flags, &["sandbox", "insecure"])?,
             devices: flags.values("device"),
         })
+    }
+
+    /// A flag that takes one of a few words.
+    fn one_of(&self, flag: &str, flags: &Flags, choices: &[&str]) -> Result<Option<Word>, Diagnostic> {
+        let word = flags.value(flag);
+        match &word {
+            Some(word) if !choices.contains(&word.raw.as_str()) => {
+                let listed = || format!("it may be {}", choices.join(", "));
+                Err(self
+                    .source
+                    .diagnose(word.span, format!("--{flag} can't be {:?}", word.raw))
+                    .help(did_you_mean(&word.raw, choices.iter().copied()).unwrap_or_else(listed)))
+            }
+            _ => Ok(word),
+        }
     }
 
     fn copy(&self, flags: &Flags, add: bool) -> Result<Copy, Diagnostic> {
@@ -265,6 +280,14 @@ impl Lowering<'_> {
         match &self.instruction.arguments {
             Arguments::Words(words) | Arguments::Json(words) if !words.is_empty() => Ok(words.clone()),
             _ => Err(self.missing()),
+        }
+    }
+
+    fn volumes(&self) -> Result<Vec<Word>, Diagnostic> {
+        let words = self.words()?;
+        match words.iter().find(|word| word.raw.is_empty()) {
+            Some(word) => Err(self.source.diagnose(word.span, "a volume can't be empty")),
+            None => Ok(words),
         }
     }
 

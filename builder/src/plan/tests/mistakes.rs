@@ -125,10 +125,10 @@ fn mistakes_are_told_with_place_and_hint() {
             "did you mean cache?",
         ),
         ("FROM base\nUSER", "exactly one argument"),
-        ("FROM base\nWORKDIR $NO", "is empty"),
         ("FROM base\nRUN", "RUN needs a command"),
         ("FROM base\nCOPY --chmod=999 a b", "between 0 and 7777"),
         ("FROM base\nVOLUME [\"\"]", "can't be empty"),
+        ("FROM base\nVOLUME $NO", "can't be empty"),
         ("ARG SOURCE_DATE_EPOCH=x\nFROM base", "not a number of seconds"),
     ] {
         let error = error(text);

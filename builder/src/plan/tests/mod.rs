@@ -1,5 +1,6 @@
 //! Tests of the planner: what plans hold for which Dockerfiles.
 
+mod buildkit;
 mod mistakes;
 mod operations;
 mod stages;
