@@ -45,7 +45,21 @@ impl Build<'_> {
     pub(super) fn commit(&self, commit: Commit, done: watch::Sender<Option<Arc<LayerInfo>>>) {
         let worker = self.commit_worker();
         let step = commit.at.step;
-        let task = tokio::spawn(async move { worker.run(commit, done).await });
+        let stop = self.stop.clone();
+        let events = Arc::clone(&self.services.events);
+        let task = tokio::spawn(async move {
+            worker.run(commit, done).await.inspect_err(|error| {
+                // A layer that waits for the one below it fails with it; only the cause is told.
+                if !matches!(error, BuildError::TaskDied) {
+                    events.emit(Event::StepFailed {
+                        step,
+                        message: error.to_string(),
+                        exit_code: None,
+                    });
+                }
+                stop.cancel();
+            })
+        });
         self.commits().push(RunningCommit {
             step,
             task: AbortOnDropHandle::new(task),

@@ -104,7 +104,12 @@ impl BuildError {
         match self {
             Self::Dockerfile { .. } => "dockerfile",
             Self::Image { .. } | Self::MalformedImage { .. } => "image",
-            Self::Run { .. } | Self::Step { .. } => "step",
+            Self::Run { .. }
+            | Self::Step { .. }
+            | Self::Layer {
+                source: LayerError::Unrepresentable { .. },
+                ..
+            } => "step",
             Self::Unavailable { .. } => "unavailable",
             Self::Cancelled => "cancelled",
             Self::StepIo { .. }

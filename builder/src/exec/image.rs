@@ -15,12 +15,15 @@ use super::error::BuildError;
 use super::input::BuildOutput;
 use super::state::{LayerInfo, StageState};
 use super::step::with_time;
+use crate::event::Event;
 use crate::layer::rfc3339;
 use crate::plan::Stage;
 use crate::services::ServiceError;
 
 /// What Docker wrote about the container that made a base: nothing of the image made on it.
 const STALE_FIELDS: [&str; 2] = ["container", "container_config"];
+/// What Docker's overlay driver mounts at most.
+const DOCKER_LAYERS_MAX: usize = 125;
 const COPY_CHUNK_BYTES: usize = 1 << 20;
 
 /// Fields in the order in which they are serialised: that order is part of the manifest's digest.
@@ -41,6 +44,16 @@ impl Build<'_> {
             let info = layer.info.get().await?;
             self.take_over(&info).await?;
             layers.push(info);
+        }
+        if layers.len() > DOCKER_LAYERS_MAX {
+            let count = layers.len();
+            let message =
+                format!("the image has {count} layers; Docker can't run more than {DOCKER_LAYERS_MAX}");
+            self.services.events.emit(Event::Warning {
+                message,
+                line: None,
+                code: None,
+            });
         }
         let config = self.config(stage, state, &layers);
         let config = config.to_json().map_err(|source| BuildError::Serialise {

@@ -182,9 +182,9 @@ impl Build<'_> {
 
     async fn context_origin(&self, at: &StepRef) -> Result<Arc<Origin>, BuildError> {
         let context = self.services.context.root().await;
-        let path: &Path = context.map_err(|source| BuildError::Service {
-            action: "read the build context",
-            source,
+        let path: &Path = context.map_err(|error| BuildError::Step {
+            at: at.boxed(),
+            reason: error.to_string(),
         })?;
         let root = Root::open(path).map_err(|source| BuildError::StepIo {
             at: at.boxed(),

@@ -38,7 +38,7 @@ impl Build<'_> {
                 wave = self.wave(id, index, &state, missed).await?;
             }
             let Some(prepared) = wave.prepared.pop_front().flatten() else {
-                self.config_step(&mut state, step, &at);
+                self.config_step(&mut state, step, &at, missed);
                 continue;
             };
             state.key = prepared.key;
@@ -169,13 +169,19 @@ impl Build<'_> {
         Ok(Wave { prepared, records })
     }
 
-    fn config_step(&self, state: &mut StageState, step: &Step, at: &StepRef) {
-        self.services.events.emit(Event::StepStarted { step: at.step });
+    /// A step that changes the configuration alone: nothing to run, so nothing new as long as all before it was found.
+    fn config_step(&self, state: &mut StageState, step: &Step, at: &StepRef, missed: bool) {
         self.push_history(state, step, None);
-        self.services.events.emit(Event::StepFinished {
-            step: at.step,
-            duration_ms: 0,
-        });
+        let events = &self.services.events;
+        if missed {
+            events.emit(Event::StepStarted { step: at.step });
+            events.emit(Event::StepFinished {
+                step: at.step,
+                duration_ms: 0,
+            });
+        } else {
+            events.emit(Event::StepCached { step: at.step });
+        }
     }
 
     /// Takes a step from the cache if it is there.

@@ -35,7 +35,10 @@ async fn what_is_cached_is_neither_run_nor_unpacked() {
     assert_eq!(second.digest, first.digest);
     assert_eq!(other.memory.opened(), opened, "no layer was read");
     let steps = other.steps();
-    assert!(steps[..7].iter().all(|(_, what)| *what == "cached"), "{steps:?}");
+    assert!(
+        steps.len() == 8 && steps.iter().all(|(_, what)| *what == "cached"),
+        "{steps:?}"
+    );
 }
 
 #[tokio::test]
@@ -67,11 +70,7 @@ async fn a_changed_file_runs_only_what_depends_on_it() {
         .unwrap();
     let again = fixture.build(TWO_STAGES).await;
     assert_eq!(again.digest, changed.digest);
-    assert_eq!(
-        fixture.steps().iter().filter(|(_, what)| *what == "run").count(),
-        1,
-        "the LABEL"
-    );
+    assert!(fixture.steps().iter().all(|(_, what)| *what == "cached"));
 }
 
 #[tokio::test]

@@ -216,3 +216,53 @@ async fn the_steps_see_their_files_and_the_time_to_use() {
             .any(|name| name.starts_with("etc") || name.starts_with("proc"))
     );
 }
+
+#[tokio::test]
+async fn a_layer_that_can_not_be_made_fails_the_build() {
+    let fixture = Fixture::new();
+    let error = fixture
+        .try_build("FROM base\nRUN mkdir /d && touch /d/.wh.x\nRUN true\n")
+        .await
+        .unwrap_err();
+    assert_eq!(error.kind(), "step");
+    assert!(
+        error.to_string().contains("/d/.wh.x") && error.to_string().contains("Dockerfile:2"),
+        "{error}"
+    );
+    assert!(!fixture.memory.tags().contains_key("team/app:latest"));
+    assert!(fixture.memory.records().is_empty());
+}
+
+#[tokio::test]
+async fn stages_run_side_by_side_and_the_first_failure_counts() {
+    let fixture = Fixture::new();
+    let both = "FROM base AS a\nRUN sleep 1; echo a > /a\nFROM base AS b\nRUN sleep 1; echo b > /b\n\
+                FROM scratch\nCOPY --from=a /a /\nCOPY --from=b /b /\n";
+    let begin = Instant::now();
+    let image = fixture.build(both).await;
+    assert!(
+        begin.elapsed() < Duration::from_millis(1900),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(
+        (image.names(0), image.names(1)),
+        (vec!["a".to_owned()], vec!["b".to_owned()])
+    );
+    let broken = both
+        .replace("echo a > /a", "exit 4")
+        .replace("sleep 1; echo b", "sleep 60; echo b");
+    let begin = Instant::now();
+    let error = fixture.try_build(&broken).await.unwrap_err();
+    assert_eq!(error.exit_code(), Some(4));
+    assert!(begin.elapsed() < Duration::from_secs(20), "its sibling is killed");
+}
+
+#[tokio::test]
+async fn a_heredoc_script_is_a_program() {
+    let fixture = Fixture::new();
+    let image = fixture
+        .build("FROM base\nRUN <<EOF\n#!/bin/sh\necho $0 > /said\nEOF\n")
+        .await;
+    assert_eq!(image.entry(1, "said").content, "/dev/pipes/EOF\n");
+}

@@ -82,6 +82,3 @@ pub(super) fn selector(copy: &Copy) -> String {
     }
     format!("copy:{}", hasher.finalize().to_hex())
 }
-
-#[cfg(test)]
-mod tests;

@@ -170,7 +170,11 @@ impl<R: Read> Reader<R> {
         if let Some(name) = sparse.get("name") {
             path.clone_from(name);
         }
-        let id = |value: u64| u32::try_from(value).map_err(|_| malformed("a user or group id is too large"));
+        // The last number says "unchanged" to the kernel.
+        let id = |value: u64| {
+            let id = u32::try_from(value).ok().filter(|id| *id != u32::MAX);
+            id.ok_or_else(|| malformed("a user or group id is too large"))
+        };
         let flag = match header.flag() {
             // Before POSIX a directory was a file whose name ends in a slash.
             0 | b'0' if path.ends_with(b"/") => b'5',
