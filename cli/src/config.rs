@@ -286,6 +286,28 @@ mod tests {
         }
     }
 
+    /// What the help shows is what the program reads, and the limits shown are the defaults.
+    #[test]
+    fn the_helps_example_is_a_valid_file() {
+        use clap::CommandFactory as _;
+        let command = crate::args::Cli::command();
+        let serve = command.find_subcommand("serve").unwrap();
+        let help = serve.get_after_help().unwrap().to_string();
+        let example: String = help
+            .lines()
+            .skip_while(|line| !line.starts_with("Configuration file"))
+            .skip(1)
+            .take_while(|line| !line.starts_with("Examples"))
+            .flat_map(|line| [line.trim(), "\n"])
+            .collect();
+        let settings = with_file(&example, ServeArgs::default()).unwrap();
+        assert_eq!(
+            format!("{:?}", settings.registry.limits),
+            format!("{:?}", Limits::default())
+        );
+        assert_eq!(settings.registry.public_hosts, ["registry.example.com"]);
+    }
+
     #[test]
     fn hosts_and_ports_are_listened_on() {
         let texts = [

@@ -12,6 +12,7 @@ Configuration file (TOML; every key is optional, unknown ones are refused):
   listen = [\"127.0.0.1:5000\", \"[::1]:5000\"]   # addresses; default: both loopbacks
   data_dir = \"/var/lib/layeryard\"
   public_hosts = [\"registry.example.com\"]      # other names of this server, so that FROM with them is local
+  sparse_indexes = false                       # accept an index whose manifests are not all here
 
   [log]
   format = \"text\"            # or \"json\"
@@ -19,6 +20,17 @@ Configuration file (TOML; every key is optional, unknown ones are refused):
 
   [access]
   anonymous = \"read-only\"    # or \"read-write\"; required for any address that is not loopback
+
+  [limits]                   # the defaults
+  manifest_size_max = \"4MiB\"
+  upload_idle_max = \"24h\"    # an upload without a request for this long is dropped
+  upload_age_max = \"7d\"      # an upload older than this is dropped
+  undelete_window = \"7d\"     # how long deleted tags and manifests can be restored
+  review_delay = \"24h\"       # how long a fresh blob may wait for its manifest
+  delete_delay = \"1h\"        # how long an object outlives its last reference
+  shutdown_grace = \"30s\"     # how long a stopping server waits for transfers
+  header_read_max = \"30s\"    # how long a client may take to send a request's head
+  connections_max = 16384
 
 Examples:
   layeryard serve

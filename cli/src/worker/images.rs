@@ -28,11 +28,7 @@ impl ImageSource for Images {
             reference: reference.to_owned(),
             platform: platform.clone(),
         };
-        let found = self
-            .api
-            .resolve_image(&request)
-            .await
-            .map_err(ServiceError::from_error)?;
+        let found = self.api.resolve_image(&request).await.map_err(told)?;
         if let Some(message) = found.warning {
             self.events.emit(Event::Warning {
                 message,
@@ -73,5 +69,16 @@ impl ImageSource for Images {
     ) -> Result<Pin<Box<dyn AsyncRead + Send>>, ServiceError> {
         let stream = self.registry.open_blob_at(repository, layer, offset).await;
         stream.map(into_reader).map_err(ServiceError::from_error)
+    }
+}
+
+/// What the server says about an image; how it was asked, over a socket, is no matter of the user's.
+fn told(error: client::Error) -> ServiceError {
+    match error {
+        client::Error::Answer { message, .. }
+        | client::Error::NotFound { message, .. }
+        | client::Error::Unauthorized { message, .. }
+        | client::Error::Denied { message, .. } => ServiceError::new(message),
+        other => ServiceError::from_error(other),
     }
 }
