@@ -1,5 +1,6 @@
 -- The registry's own tables. Times are microseconds since 1970; digests are one algorithm byte and the raw hash
--- (1 = sha256, 2 = sha512). Why each table is as it is: metadata/mod.rs.
+-- (1 = sha256, 2 = sha512). Rules that hold over all tables: metadata/mod.rs. Indexes that only later features need
+-- come with them: each one costs every push a page.
 
 CREATE TABLE store (
     id           INTEGER PRIMARY KEY CHECK (id = 1),
@@ -42,7 +43,6 @@ CREATE TABLE blobs (
     created_at  INTEGER NOT NULL,
     verified_at INTEGER NOT NULL
 ) STRICT;
-CREATE INDEX blobs_by_verification ON blobs (verified_at);
 
 -- Access is a link.
 CREATE TABLE repository_blobs (
@@ -117,7 +117,6 @@ CREATE TABLE tags (
     FOREIGN KEY (repository_id, manifest_id) REFERENCES manifests (repository_id, id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX tags_by_manifest ON tags (repository_id, manifest_id);
-CREATE INDEX tags_by_age ON tags (repository_id, updated_at);
 
 CREATE TABLE tag_events (
     id            INTEGER PRIMARY KEY,
@@ -131,7 +130,6 @@ CREATE TABLE tag_events (
     at            INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX tag_events_by_tag ON tag_events (repository_id, name, id);
-CREATE INDEX tag_events_by_time ON tag_events (at);
 
 -- An object's name is always in exactly one of uploads.key, blobs.storage_key, doomed.key.
 CREATE TABLE uploads (

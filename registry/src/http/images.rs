@@ -63,7 +63,11 @@ async fn tell(
     reference: &str,
     mut transfers: UnboundedReceiver<Transfer>,
 ) {
-    while let Some(Transfer { done_bytes, total_bytes }) = transfers.recv().await {
+    while let Some(Transfer {
+        done_bytes,
+        total_bytes,
+    }) = transfers.recv().await
+    {
         let Some(build) = build else { continue };
         let event = serde_json::json!({
             "type": "progress",

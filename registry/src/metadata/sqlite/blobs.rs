@@ -11,6 +11,9 @@ use super::{Sqlite, now};
 use crate::metadata::{Blobs, CommitBlob, CommitOutcome, DeleteOutcome, Result, StoredBlob};
 use crate::storage::ObjectName;
 
+/// `blobs.state` of a blob whose object is as it should be.
+const LIVE: i64 = 0;
+
 #[async_trait]
 impl Blobs for Sqlite {
     async fn commit_blob(&self, commit: CommitBlob) -> Result<CommitOutcome> {
@@ -26,9 +29,9 @@ impl Blobs for Sqlite {
         let found: Option<(i64, String, i64, i64, Option<i64>)> = sqlx::query_as(
             "SELECT b.size, b.storage_key, l.repository_id, l.blob_id, l.review_at
              FROM repositories r
-             JOIN blobs b ON b.digest = ?2 AND b.state = 0
+             JOIN blobs b ON b.digest = $2 AND b.state = 0
              JOIN repository_blobs l ON l.repository_id = r.id AND l.blob_id = b.id AND l.hidden = 0
-             WHERE r.name = ?1 AND r.deleted_at IS NULL",
+             WHERE r.name = $1 AND r.deleted_at IS NULL",
         )
         .bind(repository.as_str())
         .bind(digest.to_bytes())
@@ -57,10 +60,10 @@ impl Blobs for Sqlite {
                 Box::pin(async move {
                     let blob: Option<(i64, i64)> = sqlx::query_as(
                         "SELECT b.id, b.size FROM repositories r
-                         JOIN blobs b ON b.digest = ?2 AND b.state = 0
+                         JOIN blobs b ON b.digest = $2 AND b.state = 0
                          JOIN repository_blobs l
                              ON l.repository_id = r.id AND l.blob_id = b.id AND l.hidden = 0
-                         WHERE r.name = ?1 AND r.deleted_at IS NULL",
+                         WHERE r.name = $1 AND r.deleted_at IS NULL",
                     )
                     .bind(source.as_str())
                     .bind(digest.to_bytes())
@@ -83,7 +86,7 @@ impl Blobs for Sqlite {
             "SELECT r.name FROM blobs b
              JOIN repository_blobs l ON l.blob_id = b.id AND l.hidden = 0
              JOIN repositories r ON r.id = l.repository_id AND r.deleted_at IS NULL
-             WHERE b.digest = ?1 AND b.state = 0 LIMIT ?2",
+             WHERE b.digest = $1 AND b.state = 0 LIMIT $2",
         )
         .bind(digest.to_bytes())
         .bind(limit)
@@ -111,8 +114,8 @@ impl Sqlite {
             .run(Async, move |connection| {
                 Box::pin(async move {
                     let updated = sqlx::query(
-                        "UPDATE repository_blobs SET review_at = ?3
-                         WHERE repository_id = ?1 AND blob_id = ?2 AND hidden = 0",
+                        "UPDATE repository_blobs SET review_at = $3
+                         WHERE repository_id = $1 AND blob_id = $2 AND hidden = 0",
                     )
                     .bind(repository_id)
                     .bind(blob_id)
@@ -133,77 +136,108 @@ async fn commit_blob(
     commit: CommitBlob,
     review_delay: i64,
 ) -> Result<CommitOutcome> {
-    let digest = commit.digest.to_bytes();
-    let blob: Option<(i64, String, i64)> =
-        sqlx::query_as("SELECT id, storage_key, state FROM blobs WHERE digest = ?1")
-            .bind(&digest)
-            .fetch_optional(&mut *connection)
-            .await
-            .during("finding a blob")?;
-    if commit.key.is_none() && !matches!(blob, Some((_, _, 0))) {
+    let found: (bool, Option<i64>, Option<i64>, Option<String>, Option<i64>) = sqlx::query_as(
+        "SELECT EXISTS (SELECT 1 FROM uploads WHERE id = $1 AND epoch = $2),
+             (SELECT id FROM repositories WHERE name = $3 AND deleted_at IS NULL), b.id, b.storage_key, b.state
+         FROM (SELECT 1) LEFT JOIN blobs b ON b.digest = $4",
+    )
+    .bind(commit.upload.as_bytes())
+    .bind(commit.epoch)
+    .bind(commit.repository.as_str())
+    .bind(commit.digest.to_bytes())
+    .fetch_one(&mut *connection)
+    .await
+    .during("finding what a blob needs")?;
+    let (session, repository, blob, stored_key, state) = found;
+    let live = state == Some(LIVE);
+    if commit.key.is_none() && !live {
         return Ok(CommitOutcome::NotStored);
     }
     // Against expiry, cancel and another writer: whoever deletes the row goes on.
-    let ended = sqlx::query("DELETE FROM uploads WHERE id = ?1 AND epoch = ?2")
-        .bind(commit.upload.as_bytes())
-        .bind(commit.epoch)
-        .execute(&mut *connection)
-        .await
-        .during("ending an upload")?;
-    if ended.rows_affected() == 0 {
+    if !session {
         return Ok(CommitOutcome::UploadUnknown);
     }
     let now = now();
-    let blob_id = match (blob, &commit.key) {
-        (Some((id, _, 0)), Some(own)) => {
-            doom(connection, own.as_str(), now).await?;
-            id
-        }
-        // A push heals a blob whose object was found corrupt.
-        (Some((id, old, _)), Some(own)) => {
-            sqlx::query("UPDATE blobs SET storage_key = ?2, state = 0, verified_at = ?3 WHERE id = ?1")
-                .bind(id)
-                .bind(own.as_str())
-                .bind(now)
-                .execute(&mut *connection)
-                .await
-                .during("healing a blob")?;
-            doom(connection, &old, now).await?;
-            id
-        }
-        (Some((id, _, _)), None) => id,
-        (None, own) => insert_blob(connection, &commit, own.as_ref(), now).await?,
+    let repository = match repository {
+        Some(id) => id,
+        None => ensure_repository(connection, &commit.repository).await?,
     };
-    let repository = ensure_repository(connection, &commit.repository).await?;
-    link(
-        connection,
-        repository,
-        blob_id,
-        stored_size(commit.size),
-        "pushed",
-        review_delay,
-    )
-    .await?;
+    match (blob, &commit.key) {
+        (None, Some(own)) => {
+            return insert_blob(connection, &commit, own, repository, now, now + review_delay).await;
+        }
+        (Some(_), Some(own)) if live => doom(connection, own.as_str(), now).await?,
+        // A push heals a blob whose object was found corrupt.
+        (Some(id), Some(own)) => heal(connection, id, own, stored_key.as_deref(), now).await?,
+        (_, None) => {}
+    }
+    sqlx::query("DELETE FROM uploads WHERE id = $1")
+        .bind(commit.upload.as_bytes())
+        .execute(&mut *connection)
+        .await
+        .during("ending an upload")?;
+    if let Some(blob) = blob {
+        link(
+            connection,
+            repository,
+            blob,
+            stored_size(commit.size),
+            "pushed",
+            review_delay,
+        )
+        .await?;
+    }
     Ok(CommitOutcome::Committed)
 }
 
+/// The common case in one trip: the session ends, its object is the blob, the repository has it.
 async fn insert_blob(
     connection: &mut SqliteConnection,
     commit: &CommitBlob,
-    key: Option<&ObjectName>,
+    key: &ObjectName,
+    repository: i64,
     now: i64,
-) -> Result<i64> {
-    sqlx::query_scalar(
-        "INSERT INTO blobs (digest, size, storage_key, created_at, verified_at) VALUES (?1, ?2, ?3, ?4, ?4)
-         RETURNING id",
+    review_at: i64,
+) -> Result<CommitOutcome> {
+    sqlx::query(
+        "DELETE FROM uploads WHERE id = $1;
+         INSERT INTO blobs (digest, size, storage_key, created_at, verified_at) VALUES ($2, $3, $4, $5, $5);
+         INSERT INTO repository_blobs (repository_id, blob_id, linked_at, review_at, review_reason)
+             VALUES ($6, last_insert_rowid(), $5, $7, 'pushed');
+         INSERT INTO repository_usage (repository_id, shard, bytes) VALUES ($6, 0, $3)
+             ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
     )
+    .bind(commit.upload.as_bytes())
     .bind(commit.digest.to_bytes())
     .bind(stored_size(commit.size))
-    .bind(key.map(ObjectName::as_str))
+    .bind(key.as_str())
     .bind(now)
-    .fetch_one(connection)
+    .bind(repository)
+    .bind(review_at)
+    .execute(connection)
     .await
-    .during("inserting a blob")
+    .during("inserting a blob")?;
+    Ok(CommitOutcome::Committed)
+}
+
+async fn heal(
+    connection: &mut SqliteConnection,
+    blob: i64,
+    own: &ObjectName,
+    corrupt: Option<&str>,
+    now: i64,
+) -> Result<()> {
+    sqlx::query("UPDATE blobs SET storage_key = $2, state = 0, verified_at = $3 WHERE id = $1")
+        .bind(blob)
+        .bind(own.as_str())
+        .bind(now)
+        .execute(&mut *connection)
+        .await
+        .during("healing a blob")?;
+    match corrupt {
+        Some(corrupt) => doom(connection, corrupt, now).await,
+        None => Ok(()),
+    }
 }
 
 /// Makes a blob visible in a repository, charging it where it is new there.
@@ -218,7 +252,7 @@ async fn link(
     let now = now();
     let inserted = sqlx::query(
         "INSERT INTO repository_blobs (repository_id, blob_id, linked_at, review_at, review_reason)
-         VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO NOTHING",
+         VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
     )
     .bind(repository_id)
     .bind(blob_id)
@@ -232,8 +266,8 @@ async fn link(
         return charge(connection, repository_id, size).await;
     }
     sqlx::query(
-        "UPDATE repository_blobs SET hidden = 0, review_at = ?3, review_reason = ?4
-         WHERE repository_id = ?1 AND blob_id = ?2",
+        "UPDATE repository_blobs SET hidden = 0, review_at = $3, review_reason = $4
+         WHERE repository_id = $1 AND blob_id = $2",
     )
     .bind(repository_id)
     .bind(blob_id)
@@ -248,7 +282,7 @@ async fn link(
 /// Adds to a repository's usage.
 pub(super) async fn charge(connection: &mut SqliteConnection, repository_id: i64, bytes: i64) -> Result<()> {
     sqlx::query(
-        "INSERT INTO repository_usage (repository_id, shard, bytes) VALUES (?1, 0, ?2)
+        "INSERT INTO repository_usage (repository_id, shard, bytes) VALUES ($1, 0, $2)
          ON CONFLICT DO UPDATE SET bytes = bytes + excluded.bytes",
     )
     .bind(repository_id)
@@ -266,9 +300,9 @@ async fn hide_blob(
 ) -> Result<DeleteOutcome> {
     let link: Option<(i64, i64)> = sqlx::query_as(
         "SELECT l.repository_id, l.blob_id FROM repositories r
-         JOIN blobs b ON b.digest = ?2
+         JOIN blobs b ON b.digest = $2
          JOIN repository_blobs l ON l.repository_id = r.id AND l.blob_id = b.id AND l.hidden = 0
-         WHERE r.name = ?1 AND r.deleted_at IS NULL",
+         WHERE r.name = $1 AND r.deleted_at IS NULL",
     )
     .bind(repository.as_str())
     .bind(digest.to_bytes())
@@ -280,7 +314,7 @@ async fn hide_blob(
     };
     let user: Option<Vec<u8>> = sqlx::query_scalar(
         "SELECT m.digest FROM manifest_blobs mb JOIN manifests m ON m.id = mb.manifest_id
-         WHERE mb.repository_id = ?1 AND mb.blob_id = ?2 AND m.deleted_at IS NULL LIMIT 1",
+         WHERE mb.repository_id = $1 AND mb.blob_id = $2 AND m.deleted_at IS NULL LIMIT 1",
     )
     .bind(repository_id)
     .bind(blob_id)
@@ -291,8 +325,8 @@ async fn hide_blob(
         return Ok(DeleteOutcome::ReferencedBy(read_digest(&user)?));
     }
     sqlx::query(
-        "UPDATE repository_blobs SET hidden = 1, review_at = ?3, review_reason = 'deleted'
-         WHERE repository_id = ?1 AND blob_id = ?2",
+        "UPDATE repository_blobs SET hidden = 1, review_at = $3, review_reason = 'deleted'
+         WHERE repository_id = $1 AND blob_id = $2",
     )
     .bind(repository_id)
     .bind(blob_id)

@@ -21,9 +21,9 @@ impl CacheRecords for Sqlite {
     ) -> Result<Vec<(String, String)>> {
         let found: Vec<(String, String, i64)> = sqlx::query_as(
             "SELECT c.key, c.result, c.last_used FROM repositories r
-             JOIN json_each(?2) j
+             JOIN json_each($2) j
              JOIN cache_records c ON c.repository_id = r.id AND c.key = j.value
-             WHERE r.name = ?1 AND r.deleted_at IS NULL",
+             WHERE r.name = $1 AND r.deleted_at IS NULL",
         )
         .bind(repository.as_str())
         .bind(text_list(keys))
@@ -63,9 +63,9 @@ impl CacheRecords for Sqlite {
     async fn find_memos(&self, repository: &RepoName, keys: &[String]) -> Result<Vec<(String, String)>> {
         sqlx::query_as(
             "SELECT c.key, c.value FROM repositories r
-             JOIN json_each(?2) j
+             JOIN json_each($2) j
              JOIN cache_memos c ON c.repository_id = r.id AND c.key = j.value
-             WHERE r.name = ?1 AND r.deleted_at IS NULL",
+             WHERE r.name = $1 AND r.deleted_at IS NULL",
         )
         .bind(repository.as_str())
         .bind(text_list(keys))
@@ -81,7 +81,7 @@ impl CacheRecords for Sqlite {
                 Box::pin(async move {
                     let repository = ensure_repository(connection, &repository).await?;
                     sqlx::query(
-                        "INSERT INTO cache_memos (repository_id, key, value, last_used) VALUES (?1, ?2, ?3, ?4)
+                        "INSERT INTO cache_memos (repository_id, key, value, last_used) VALUES ($1, $2, $3, $4)
                          ON CONFLICT DO UPDATE SET value = excluded.value, last_used = excluded.last_used",
                     )
                     .bind(repository)
@@ -108,8 +108,8 @@ impl Sqlite {
                         return Ok(());
                     };
                     sqlx::query(
-                        "UPDATE cache_records SET last_used = ?3
-                         WHERE repository_id = ?1 AND key IN (SELECT value FROM json_each(?2))",
+                        "UPDATE cache_records SET last_used = $3
+                         WHERE repository_id = $1 AND key IN (SELECT value FROM json_each($2))",
                     )
                     .bind(repository)
                     .bind(keys)
@@ -138,9 +138,9 @@ async fn put_record(connection: &mut SqliteConnection, record: Record) -> Result
     };
     let blobs = digest_list(&record.blobs);
     let missing: Vec<String> = sqlx::query_scalar(
-        "SELECT j.value FROM json_each(?2) j WHERE NOT EXISTS (
+        "SELECT j.value FROM json_each($2) j WHERE NOT EXISTS (
              SELECT 1 FROM blobs b JOIN repository_blobs l
-                 ON l.repository_id = ?1 AND l.blob_id = b.id AND l.hidden = 0
+                 ON l.repository_id = $1 AND l.blob_id = b.id AND l.hidden = 0
              WHERE b.digest = unhex(j.value) AND b.state = 0)",
     )
     .bind(repository)
@@ -152,14 +152,14 @@ async fn put_record(connection: &mut SqliteConnection, record: Record) -> Result
         return missing.iter().map(|hex| listed_digest(hex)).collect();
     }
     sqlx::query(
-        "INSERT INTO cache_records (repository_id, key, result, last_used) VALUES (?1, ?2, ?3, ?4)
+        "INSERT INTO cache_records (repository_id, key, result, last_used) VALUES ($1, $2, $3, $4)
              ON CONFLICT DO UPDATE SET result = excluded.result, last_used = excluded.last_used;
-         UPDATE repository_blobs SET review_at = coalesce(review_at, ?4), review_reason = 'cache replaced'
-             WHERE repository_id = ?1
-             AND blob_id IN (SELECT blob_id FROM cache_record_blobs WHERE repository_id = ?1 AND key = ?2);
-         DELETE FROM cache_record_blobs WHERE repository_id = ?1 AND key = ?2;
+         UPDATE repository_blobs SET review_at = coalesce(review_at, $4), review_reason = 'cache replaced'
+             WHERE repository_id = $1
+             AND blob_id IN (SELECT blob_id FROM cache_record_blobs WHERE repository_id = $1 AND key = $2);
+         DELETE FROM cache_record_blobs WHERE repository_id = $1 AND key = $2;
          INSERT INTO cache_record_blobs (repository_id, key, blob_id)
-             SELECT DISTINCT ?1, ?2, b.id FROM json_each(?5) j JOIN blobs b ON b.digest = unhex(j.value)",
+             SELECT DISTINCT $1, $2, b.id FROM json_each($5) j JOIN blobs b ON b.digest = unhex(j.value)",
     )
     .bind(repository)
     .bind(record.key)

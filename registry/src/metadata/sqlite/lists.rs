@@ -4,21 +4,24 @@ use async_trait::async_trait;
 use oci::{RepoName, Tag};
 
 use super::Sqlite;
-use super::rows::{During, digest, repository, tag};
+use super::rows::{During, corrupt, digest, repository};
 use crate::metadata::{Lists, Referrer, ReferrersQuery, Result};
 
-const TAGS: &str = "SELECT name FROM tags WHERE repository_id = ?1 AND name > ?2 ORDER BY name LIMIT ?3";
+/// One row, because every row is a message from SQLite's thread.
+const TAGS: &str = "SELECT (SELECT json_group_array(name) FROM
+         (SELECT name FROM tags WHERE repository_id = r.id AND name > $2 ORDER BY name LIMIT $3))
+     FROM repositories r WHERE r.name = $1 AND r.deleted_at IS NULL";
 
 const REPOSITORIES: &str = "SELECT name FROM repositories
-     WHERE manifest_count > 0 AND deleted_at IS NULL AND name > ?1 ORDER BY name LIMIT ?2";
+     WHERE manifest_count > 0 AND deleted_at IS NULL AND name > $1 ORDER BY name LIMIT $2";
 
 const REFERRERS: &str = "SELECT artifact_type, digest, descriptor FROM manifests
-     WHERE repository_id = ?1 AND subject = ?2 AND deleted_at IS NULL AND (artifact_type, digest) > (?3, ?4)
-     ORDER BY artifact_type, digest LIMIT ?5";
+     WHERE repository_id = $1 AND subject = $2 AND deleted_at IS NULL AND (artifact_type, digest) > ($3, $4)
+     ORDER BY artifact_type, digest LIMIT $5";
 
 const REFERRERS_OF_TYPE: &str = "SELECT artifact_type, digest, descriptor FROM manifests
-     WHERE repository_id = ?1 AND subject = ?2 AND deleted_at IS NULL AND artifact_type = ?3 AND digest > ?4
-     ORDER BY digest LIMIT ?5";
+     WHERE repository_id = $1 AND subject = $2 AND deleted_at IS NULL AND artifact_type = $3 AND digest > $4
+     ORDER BY digest LIMIT $5";
 
 #[async_trait]
 impl Lists for Sqlite {
@@ -28,21 +31,15 @@ impl Lists for Sqlite {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Option<Vec<Tag>>> {
-        let Some(id) = self.read_repository_id(repository).await? else {
-            return Ok(None);
-        };
-        let names: Vec<String> = sqlx::query_scalar(TAGS)
-            .bind(id)
+        let list: Option<String> = sqlx::query_scalar(TAGS)
+            .bind(repository.as_str())
             .bind(after.unwrap_or_default())
             .bind(limit)
-            .fetch_all(&self.readers)
+            .fetch_optional(&self.readers)
             .await
             .during("listing tags")?;
-        names
-            .iter()
-            .map(|name| tag(name))
-            .collect::<Result<_>>()
-            .map(Some)
+        let Some(list) = list else { return Ok(None) };
+        serde_json::from_str(&list).map(Some).map_err(corrupt("tag"))
     }
 
     async fn list_repositories(&self, after: Option<&str>, limit: u32) -> Result<Vec<RepoName>> {
@@ -89,7 +86,7 @@ impl Lists for Sqlite {
 
 impl Sqlite {
     pub(super) async fn read_repository_id(&self, repository: &RepoName) -> Result<Option<i64>> {
-        sqlx::query_scalar("SELECT id FROM repositories WHERE name = ?1 AND deleted_at IS NULL")
+        sqlx::query_scalar("SELECT id FROM repositories WHERE name = $1 AND deleted_at IS NULL")
             .bind(repository.as_str())
             .fetch_optional(&self.readers)
             .await
@@ -106,11 +103,10 @@ mod tests {
     #[tokio::test]
     async fn no_list_scans_or_sorts() {
         let directory = tempfile::tempdir().unwrap();
-        let store = Sqlite::open(&directory.path().join("registry.db"), &Limits::default())
-            .await
-            .unwrap();
+        let path = directory.path().join("registry.db");
+        let store = Sqlite::open(&path, &Limits::default()).await.unwrap();
         for (sql, index) in [
-            (TAGS, "PRIMARY KEY (repository_id=? AND name>?)"),
+            (TAGS, "SEARCH tags USING PRIMARY KEY (repository_id=? AND name>?)"),
             (REPOSITORIES, "repositories_in_catalog (name>?)"),
             (
                 REFERRERS,
@@ -126,12 +122,13 @@ mod tests {
                     .fetch_all(&store.readers)
                     .await
                     .unwrap();
-            let steps: Vec<&str> = plan.iter().map(|(_, _, _, detail)| detail.as_str()).collect();
-            assert_eq!(steps.len(), 1, "{sql}: {steps:?}");
-            assert!(
-                steps[0].starts_with("SEARCH") && steps[0].contains(index),
-                "{sql}: {steps:?}"
-            );
+            let steps: Vec<&str> = plan.iter().map(|(.., detail)| detail.as_str()).collect();
+            // Reading back a page that was cut already is no scan of a table.
+            let bad = |step: &&str| {
+                step.contains("TEMP B-TREE") || (step.starts_with("SCAN") && !step.contains("(subquery"))
+            };
+            assert!(!steps.iter().any(|step| bad(&step)), "{sql}: {steps:?}");
+            assert!(steps.iter().any(|step| step.contains(index)), "{sql}: {steps:?}");
         }
     }
 }

@@ -27,9 +27,9 @@ impl Manifests for Sqlite {
     async fn resolve_tag(&self, repository: &RepoName, tag: &Tag) -> Result<Option<Digest>> {
         let stored: Option<Vec<u8>> = sqlx::query_scalar(
             "SELECT m.digest FROM repositories r
-             JOIN tags t ON t.repository_id = r.id AND t.name = ?2
+             JOIN tags t ON t.repository_id = r.id AND t.name = $2
              JOIN manifests m ON m.id = t.manifest_id
-             WHERE r.name = ?1 AND r.deleted_at IS NULL",
+             WHERE r.name = $1 AND r.deleted_at IS NULL",
         )
         .bind(repository.as_str())
         .bind(tag.as_str())
@@ -42,8 +42,8 @@ impl Manifests for Sqlite {
     async fn find_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Option<StoredManifest>> {
         let found: Option<(i64, Option<i64>, String, Vec<u8>)> = sqlx::query_as(
             "SELECT m.id, m.review_at, m.media_type, m.payload FROM repositories r
-             JOIN manifests m ON m.repository_id = r.id AND m.digest = ?2
-             WHERE r.name = ?1 AND r.deleted_at IS NULL AND m.deleted_at IS NULL",
+             JOIN manifests m ON m.repository_id = r.id AND m.digest = $2
+             WHERE r.name = $1 AND r.deleted_at IS NULL AND m.deleted_at IS NULL",
         )
         .bind(repository.as_str())
         .bind(digest.to_bytes())
@@ -99,7 +99,7 @@ impl Sqlite {
             .run(Async, move |connection| {
                 Box::pin(async move {
                     let updated = sqlx::query(
-                        "UPDATE manifests SET review_at = ?2 WHERE id = ?1 AND deleted_at IS NULL",
+                        "UPDATE manifests SET review_at = $2 WHERE id = $1 AND deleted_at IS NULL",
                     )
                     .bind(id)
                     .bind(review_at)
@@ -137,7 +137,7 @@ async fn put_manifest(
         None => ensure_repository(connection, &put.repository).await?,
     };
     let existing: Option<(i64, bool)> = sqlx::query_as(
-        "SELECT id, deleted_at IS NOT NULL FROM manifests WHERE repository_id = ?1 AND digest = ?2",
+        "SELECT id, deleted_at IS NOT NULL FROM manifests WHERE repository_id = $1 AND digest = $2",
     )
     .bind(repository)
     .bind(put.digest.to_bytes())
@@ -163,9 +163,9 @@ async fn missing_blobs(
     blobs: &[Digest],
 ) -> Result<Vec<Digest>> {
     let missing: Vec<String> = sqlx::query_scalar(
-        "SELECT j.value FROM json_each(?2) j WHERE NOT EXISTS (
+        "SELECT j.value FROM json_each($2) j WHERE NOT EXISTS (
              SELECT 1 FROM blobs b JOIN repository_blobs l
-                 ON l.repository_id = ?1 AND l.blob_id = b.id AND l.hidden = 0
+                 ON l.repository_id = $1 AND l.blob_id = b.id AND l.hidden = 0
              WHERE b.digest = unhex(j.value) AND b.state = 0)",
     )
     .bind(repository)
@@ -182,9 +182,9 @@ async fn missing_children(
     children: &[Digest],
 ) -> Result<Vec<Digest>> {
     let missing: Vec<String> = sqlx::query_scalar(
-        "SELECT j.value FROM json_each(?2) j WHERE NOT EXISTS (
+        "SELECT j.value FROM json_each($2) j WHERE NOT EXISTS (
              SELECT 1 FROM manifests m
-             WHERE m.repository_id = ?1 AND m.digest = unhex(j.value) AND m.deleted_at IS NULL)",
+             WHERE m.repository_id = $1 AND m.digest = unhex(j.value) AND m.deleted_at IS NULL)",
     )
     .bind(repository)
     .bind(digest_list(children))
@@ -205,7 +205,7 @@ async fn insert(
         "INSERT INTO manifests
              (repository_id, digest, media_type, artifact_type, subject, size, descriptor, pushed_at, pushed_by,
               review_at, review_reason, payload)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, 'pushed', ?11) RETURNING id",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, 'pushed', $11) RETURNING id",
     )
     .bind(repository)
     .bind(put.digest.to_bytes())
@@ -221,7 +221,7 @@ async fn insert(
     .fetch_one(&mut *connection)
     .await
     .during("inserting a manifest")?;
-    sqlx::query("UPDATE repositories SET manifest_count = manifest_count + 1 WHERE id = ?1")
+    sqlx::query("UPDATE repositories SET manifest_count = manifest_count + 1 WHERE id = $1")
         .bind(repository)
         .execute(&mut *connection)
         .await
@@ -240,11 +240,11 @@ async fn insert_references(
 ) -> Result<()> {
     sqlx::query(
         "INSERT INTO manifest_blobs (repository_id, manifest_id, blob_id)
-             SELECT ?1, ?2, b.id FROM json_each(?3) j JOIN blobs b ON b.digest = unhex(j.value)
-             JOIN repository_blobs l ON l.repository_id = ?1 AND l.blob_id = b.id AND l.hidden = 0
+             SELECT $1, $2, b.id FROM json_each($3) j JOIN blobs b ON b.digest = unhex(j.value)
+             JOIN repository_blobs l ON l.repository_id = $1 AND l.blob_id = b.id AND l.hidden = 0
              WHERE true ON CONFLICT DO NOTHING;
          INSERT INTO manifest_children (repository_id, parent_id, child_digest)
-             SELECT ?1, ?2, unhex(j.value) FROM json_each(?4) j WHERE true ON CONFLICT DO NOTHING",
+             SELECT $1, $2, unhex(j.value) FROM json_each($4) j WHERE true ON CONFLICT DO NOTHING",
     )
     .bind(repository)
     .bind(manifest)
@@ -267,10 +267,10 @@ async fn renew(
 ) -> Result<()> {
     let now = now();
     sqlx::query(
-        "UPDATE manifests SET media_type = ?2, artifact_type = ?3, descriptor = ?4, pushed_at = ?5, pushed_by = ?6,
-             review_at = ?7, review_reason = 'pushed', deleted_at = NULL, deleted_by = NULL
-         WHERE id = ?1;
-         UPDATE repositories SET manifest_count = manifest_count + ?8 WHERE id = ?9 AND ?8 > 0",
+        "UPDATE manifests SET media_type = $2, artifact_type = $3, descriptor = $4, pushed_at = $5, pushed_by = $6,
+             review_at = $7, review_reason = 'pushed', deleted_at = NULL, deleted_by = NULL
+         WHERE id = $1;
+         UPDATE repositories SET manifest_count = manifest_count + $8 WHERE id = $9 AND $8 > 0",
     )
     .bind(id)
     .bind(put.media_type.as_str())
@@ -298,7 +298,7 @@ async fn trash(
         return Ok(DeleteOutcome::Unknown);
     };
     let id: Option<i64> = sqlx::query_scalar(
-        "SELECT id FROM manifests WHERE repository_id = ?1 AND digest = ?2 AND deleted_at IS NULL",
+        "SELECT id FROM manifests WHERE repository_id = $1 AND digest = $2 AND deleted_at IS NULL",
     )
     .bind(repository)
     .bind(digest.to_bytes())
@@ -310,7 +310,7 @@ async fn trash(
     };
     let index: Option<Vec<u8>> = sqlx::query_scalar(
         "SELECT m.digest FROM manifest_children c JOIN manifests m ON m.id = c.parent_id
-         WHERE c.repository_id = ?1 AND c.child_digest = ?2 AND m.deleted_at IS NULL LIMIT 1",
+         WHERE c.repository_id = $1 AND c.child_digest = $2 AND m.deleted_at IS NULL LIMIT 1",
     )
     .bind(repository)
     .bind(digest.to_bytes())
@@ -323,10 +323,10 @@ async fn trash(
     let now = now();
     sqlx::query(
         "INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
-             SELECT repository_id, name, ?3, 'delete', ?4, ?5 FROM tags WHERE repository_id = ?1 AND manifest_id = ?2;
-         DELETE FROM tags WHERE repository_id = ?1 AND manifest_id = ?2;
-         UPDATE manifests SET deleted_at = ?5, deleted_by = ?4, review_at = ?6, review_reason = 'deleted' WHERE id = ?2;
-         UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = ?1",
+             SELECT repository_id, name, $3, 'delete', $4, $5 FROM tags WHERE repository_id = $1 AND manifest_id = $2;
+         DELETE FROM tags WHERE repository_id = $1 AND manifest_id = $2;
+         UPDATE manifests SET deleted_at = $5, deleted_by = $4, review_at = $6, review_reason = 'deleted' WHERE id = $2;
+         UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = $1",
     )
     .bind(repository)
     .bind(id)

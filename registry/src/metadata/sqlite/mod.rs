@@ -2,9 +2,13 @@
 //!
 //! One task writes ([`writer`]); readers have a pool of their own and see every commit, as WAL gives them. This process's
 //! clock is the database's clock.
+//!
+//! Several statements in one query save trips to SQLite's thread. Their parameters are written `$1`, never `?1`: of the
+//! latter sqlx counts the gaps in each statement and stops binding too early.
 
 mod blobs;
 mod cache;
+mod fresh;
 mod lists;
 mod manifests;
 mod rows;
@@ -15,6 +19,7 @@ mod writer;
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sqlx::migrate::Migrator;
@@ -26,6 +31,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::{MetadataError, MetadataStore, Opened, Result};
 use crate::config::Limits;
+use fresh::Fresh;
 use rows::During;
 use writer::Writer;
 
@@ -47,6 +53,7 @@ const READERS: u32 = 4;
 pub(crate) struct Sqlite {
     writer: Writer,
     readers: SqlitePool,
+    fresh: Arc<Fresh>,
     opened: Opened,
     boot_id: String,
     times: Times,
@@ -75,6 +82,8 @@ impl Sqlite {
             .busy_timeout(Duration::from_secs(10))
             .pragma("cache_size", "-8000")
             .pragma("wal_autocheckpoint", WAL_PAGES_MAX)
+            // A savepoint's journal would else be a file now and then, made while everybody waits.
+            .pragma("temp_store", "memory")
             .disable_statement_logging();
         let mut connection = SqliteConnection::connect_with(&options)
             .await
@@ -103,6 +112,7 @@ impl Sqlite {
         Ok(Self {
             writer: Writer::start(connection),
             readers,
+            fresh: Arc::default(),
             opened,
             boot_id,
             times: Times::of(limits),
@@ -125,7 +135,7 @@ impl Times {
 async fn take_over(connection: &mut SqliteConnection, boot_id: &str) -> Result<Opened> {
     let uuid = uuid::Uuid::new_v4().to_string();
     let row: (String, i64, String, bool) = sqlx::query_as(
-        "INSERT INTO store (id, uuid, min_binary) VALUES (1, ?1, ?2) ON CONFLICT DO NOTHING;
+        "INSERT INTO store (id, uuid, min_binary) VALUES (1, $1, $2) ON CONFLICT DO NOTHING;
          SELECT uuid, min_binary, boot_id, clean FROM store",
     )
     .bind(uuid)
@@ -141,7 +151,7 @@ async fn take_over(connection: &mut SqliteConnection, boot_id: &str) -> Result<O
         });
     }
     sqlx::query(
-        "UPDATE store SET boot_id = ?1, clean = 0, last_seen = ?2;
+        "UPDATE store SET boot_id = $1, clean = 0, last_seen = $2;
          UPDATE uploads SET writer = NULL, writer_until = NULL WHERE writer IS NOT NULL",
     )
     .bind(boot_id)

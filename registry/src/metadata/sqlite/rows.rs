@@ -1,6 +1,6 @@
 //! Reading and writing values of our types.
 
-use oci::{Digest, RepoName, Tag};
+use oci::{Digest, RepoName};
 use sqlx::sqlite::SqliteConnection;
 
 use super::super::{MetadataError, Result};
@@ -25,10 +25,6 @@ pub(super) fn database_error(operation: &'static str) -> impl Fn(sqlx::Error) ->
 
 pub(super) fn digest(stored: &[u8]) -> Result<Digest> {
     Digest::from_bytes(stored).map_err(corrupt("digest"))
-}
-
-pub(super) fn tag(stored: &str) -> Result<Tag> {
-    stored.parse().map_err(corrupt("tag"))
 }
 
 pub(super) fn repository(stored: &str) -> Result<RepoName> {
@@ -81,7 +77,7 @@ pub(super) async fn repository_id(
     connection: &mut SqliteConnection,
     repository: &RepoName,
 ) -> Result<Option<i64>> {
-    sqlx::query_scalar("SELECT id FROM repositories WHERE name = ?1 AND deleted_at IS NULL")
+    sqlx::query_scalar("SELECT id FROM repositories WHERE name = $1 AND deleted_at IS NULL")
         .bind(repository.as_str())
         .fetch_optional(connection)
         .await
@@ -96,7 +92,7 @@ pub(super) async fn ensure_repository(
     if let Some(id) = repository_id(connection, repository).await? {
         return Ok(id);
     }
-    sqlx::query_scalar("INSERT INTO repositories (name) VALUES (?1) RETURNING id")
+    sqlx::query_scalar("INSERT INTO repositories (name) VALUES ($1) RETURNING id")
         .bind(repository.as_str())
         .fetch_one(connection)
         .await

@@ -24,12 +24,12 @@ pub(super) async fn set(
         review_untagged(connection, *old, now, times).await?;
     }
     sqlx::query(
-        "INSERT INTO tags (repository_id, name, manifest_id, updated_at, updated_by) VALUES (?1, ?2, ?3, ?4, ?5)
+        "INSERT INTO tags (repository_id, name, manifest_id, updated_at, updated_by) VALUES ($1, $2, $3, $4, $5)
              ON CONFLICT DO UPDATE SET
                  manifest_id = excluded.manifest_id, updated_at = excluded.updated_at,
                  updated_by = excluded.updated_by;
          INSERT INTO tag_events (repository_id, name, digest, previous, action, actor, at)
-             VALUES (?1, ?2, ?6, ?7, 'set', ?5, ?4)",
+             VALUES ($1, $2, $6, $7, 'set', $5, $4)",
     )
     .bind(repository)
     .bind(tag.as_str())
@@ -60,9 +60,9 @@ pub(super) async fn delete(
     };
     let now = now();
     sqlx::query(
-        "DELETE FROM tags WHERE repository_id = ?1 AND name = ?2;
+        "DELETE FROM tags WHERE repository_id = $1 AND name = $2;
          INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
-             VALUES (?1, ?2, ?3, 'delete', ?4, ?5)",
+             VALUES ($1, $2, $3, 'delete', $4, $5)",
     )
     .bind(repository)
     .bind(tag.as_str())
@@ -83,7 +83,7 @@ async fn find(
 ) -> Result<Option<(i64, Vec<u8>)>> {
     sqlx::query_as(
         "SELECT t.manifest_id, m.digest FROM tags t JOIN manifests m ON m.id = t.manifest_id
-         WHERE t.repository_id = ?1 AND t.name = ?2",
+         WHERE t.repository_id = $1 AND t.name = $2",
     )
     .bind(repository)
     .bind(tag.as_str())
@@ -99,9 +99,9 @@ async fn review_untagged(
     times: Times,
 ) -> Result<()> {
     sqlx::query(
-        "UPDATE manifests SET untagged_at = ?2, review_at = max(coalesce(review_at, 0), ?3),
+        "UPDATE manifests SET untagged_at = $2, review_at = max(coalesce(review_at, 0), $3),
              review_reason = 'untagged'
-         WHERE id = ?1",
+         WHERE id = $1",
     )
     .bind(manifest)
     .bind(now)

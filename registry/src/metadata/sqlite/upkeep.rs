@@ -18,13 +18,14 @@ const ORPHAN_DELAY_MICROS: i64 = 7 * 24 * 3_600_000_000;
 #[async_trait]
 impl Upkeep for Sqlite {
     async fn expire_uploads(&self, limit: u32) -> Result<Vec<UploadId>> {
+        self.fresh.expire(now() - self.times.upload_idle);
         self.writer
             .run(Async, move |connection| {
                 Box::pin(async move {
                     let now = now();
                     let expired: Vec<(Vec<u8>, Option<String>)> = sqlx::query_as(
                         "DELETE FROM uploads WHERE id IN
-                             (SELECT id FROM uploads WHERE expires_at <= ?1 ORDER BY expires_at LIMIT ?2)
+                             (SELECT id FROM uploads WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)
                          RETURNING id, key",
                     )
                     .bind(now)
@@ -47,7 +48,7 @@ impl Upkeep for Sqlite {
 
     async fn claim_doomed(&self, limit: u32) -> Result<Vec<ObjectName>> {
         let now = now();
-        let due: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM doomed WHERE due_at <= ?1)")
+        let due: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM doomed WHERE due_at <= $1)")
             .bind(now)
             .fetch_one(&self.readers)
             .await
@@ -60,10 +61,10 @@ impl Upkeep for Sqlite {
             .run(Async, move |connection| {
                 Box::pin(async move {
                     sqlx::query_scalar(
-                        "UPDATE doomed SET claimed_until = ?1 + ?2, attempts = attempts + 1 WHERE key IN
+                        "UPDATE doomed SET claimed_until = $1 + $2, attempts = attempts + 1 WHERE key IN
                              (SELECT key FROM doomed
-                              WHERE due_at <= ?1 AND (claimed_until IS NULL OR claimed_until < ?1)
-                              ORDER BY due_at LIMIT ?3)
+                              WHERE due_at <= $1 AND (claimed_until IS NULL OR claimed_until < $1)
+                              ORDER BY due_at LIMIT $3)
                          RETURNING key",
                     )
                     .bind(now)
@@ -83,7 +84,7 @@ impl Upkeep for Sqlite {
         self.writer
             .run(Async, move |connection| {
                 Box::pin(async move {
-                    sqlx::query("DELETE FROM doomed WHERE key IN (SELECT value FROM json_each(?1))")
+                    sqlx::query("DELETE FROM doomed WHERE key IN (SELECT value FROM json_each($1))")
                         .bind(keys)
                         .execute(connection)
                         .await
@@ -100,7 +101,7 @@ impl Upkeep for Sqlite {
             .run(Async, move |connection| {
                 Box::pin(async move {
                     let doomed = sqlx::query(
-                        "INSERT INTO doomed (key, due_at) SELECT value, ?2 FROM json_each(?1)
+                        "INSERT INTO doomed (key, due_at) SELECT value, $2 FROM json_each($1)
                          WHERE NOT EXISTS (SELECT 1 FROM uploads WHERE key = value)
                              AND NOT EXISTS (SELECT 1 FROM blobs WHERE storage_key = value)
                          ON CONFLICT DO NOTHING",
@@ -119,7 +120,10 @@ impl Upkeep for Sqlite {
     async fn without_session(&self, ids: &[UploadId]) -> Result<Vec<UploadId>> {
         let mut gone = Vec::new();
         for id in ids {
-            let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM uploads WHERE id = ?1)")
+            if self.fresh.find(*id).is_some() {
+                continue;
+            }
+            let known: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM uploads WHERE id = $1)")
                 .bind(id.as_bytes())
                 .fetch_one(&self.readers)
                 .await
@@ -152,7 +156,7 @@ impl Upkeep for Sqlite {
         self.writer
             .run(Durable, |connection| {
                 Box::pin(async move {
-                    sqlx::query("UPDATE store SET clean = 1, last_seen = ?1")
+                    sqlx::query("UPDATE store SET clean = 1, last_seen = $1")
                         .bind(now())
                         .execute(connection)
                         .await

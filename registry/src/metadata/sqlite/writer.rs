@@ -1,7 +1,7 @@
 //! The one writer: a task that owns the writing connection and commits what waits as one group.
 //!
-//! A job is a closure over the connection that awaits nothing else. Each runs in a savepoint, so that one failing job
-//! takes nothing with it. A group in which every job may be lost in a power cut is committed without a sync.
+//! A job is a closure over the connection that awaits nothing else. In a group each runs in a savepoint, so that one
+//! failing job takes nothing with it. A group in which every job may be lost in a power cut is committed without a sync.
 
 use std::time::{Duration, Instant};
 
@@ -160,6 +160,13 @@ impl Group {
     ) -> Result<()> {
         let durable = group.iter().any(|job| job.durable());
         self.begin(durable).await?;
+        if let [only] = group.as_mut_slice() {
+            // Every statement is a trip to SQLite's thread: without company the transaction is the savepoint.
+            if !only.run(&mut self.connection).await {
+                return self.roll_back().await;
+            }
+            return self.end().await;
+        }
         let begun = Instant::now();
         let mut index = 0;
         while index < group.len() {
@@ -175,6 +182,10 @@ impl Group {
                 group.push(next);
             }
         }
+        self.end().await
+    }
+
+    async fn end(&mut self) -> Result<()> {
         sqlx::query("COMMIT")
             .execute(&mut self.connection)
             .await
@@ -183,23 +194,21 @@ impl Group {
     }
 
     async fn begin(&mut self, durable: bool) -> Result<()> {
-        if durable != self.synced {
+        let connection = &mut self.connection;
+        let begun = if durable == self.synced {
+            sqlx::query("BEGIN IMMEDIATE").execute(connection).await
+        } else if durable {
             // Not prepared once and reused: a pragma may take effect while it is compiled.
-            let pragma = if durable {
-                "PRAGMA synchronous = FULL"
-            } else {
-                "PRAGMA synchronous = NORMAL"
-            };
-            sqlx::raw_sql(pragma)
-                .execute(&mut self.connection)
+            sqlx::raw_sql("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")
+                .execute(connection)
                 .await
-                .during("setting the sync mode")?;
-            self.synced = durable;
-        }
-        sqlx::query("BEGIN IMMEDIATE")
-            .execute(&mut self.connection)
-            .await
-            .during("beginning")?;
+        } else {
+            sqlx::raw_sql("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
+                .execute(connection)
+                .await
+        };
+        begun.during("beginning")?;
+        self.synced = durable;
         Ok(())
     }
 
@@ -230,18 +239,28 @@ impl Group {
     }
 }
 
-/// Whether nothing of the transaction can be on the disk: it was full, or the failure came before the commit. After an
-/// I/O error part of it may be.
+/// Whether nothing of the transaction can be on the disk: the failure came before the commit, the disk was full, or SQLite
+/// had rolled back already. After an I/O error part of it may be.
 fn is_undone(error: &MetadataError) -> bool {
-    const FULL: &str = "13";
-    let MetadataError::Database { operation, source } = error else {
+    const ERROR: i32 = 1;
+    const BUSY: i32 = 5;
+    const FULL: i32 = 13;
+    let MetadataError::Database {
+        operation: COMMITTING,
+        source,
+    } = error
+    else {
         return true;
     };
-    let code = match source.downcast_ref::<sqlx::Error>() {
-        Some(sqlx::Error::Database(error)) => error.code(),
-        _ => None,
+    let Some(sqlx::Error::Database(error)) = source.downcast_ref::<sqlx::Error>() else {
+        return false;
     };
-    *operation != COMMITTING || code.as_deref() == Some(FULL)
+    // The low byte is the kind, the rest says more about it.
+    let code = error
+        .code()
+        .and_then(|code| code.parse::<i32>().ok())
+        .map(|code| code & 0xff);
+    matches!(code, Some(ERROR | BUSY | FULL))
 }
 
 #[cfg(test)]
