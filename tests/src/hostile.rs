@@ -94,7 +94,12 @@ grep -q '@' /proc/net/unix && breach "abstract sockets of the host: $(grep @ /pr
 true
 "#
     );
-    attack(&mut prey, &script);
+    let built = attack(&mut prey, &script);
+    let output = built.step("RUN sh /attack.sh").output.join("\n");
+    assert!(
+        !output.contains("no gateway"),
+        "a step without a network proves nothing: {output}"
+    );
     assert_eq!(
         prey.visits.load(Ordering::SeqCst),
         0,

@@ -153,6 +153,19 @@ fn missing_base_names_itself_and_its_line() {
     assert!(refused.stderr.contains("not/there"), "{refused}");
 }
 
+#[test]
+fn without_rights_the_server_serves_and_says_what_builds_lack() {
+    let mut server = Server::start_as_nobody();
+    import(&server, "busybox", "busybox:latest");
+    let refused = Context::new("FROM busybox\nRUN true\n").build_fails(&server, "app:v1");
+    let said = refused.stderr.to_lowercase();
+    assert!(
+        said.contains("root") || said.contains("cap_sys_admin") || said.contains("permission"),
+        "{refused}"
+    );
+    server.assert_healthy();
+}
+
 /// Archives that no client of ours makes, sent by hand.
 #[test]
 fn hostile_and_broken_contexts() {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -15,6 +16,7 @@ use super::paths;
 use super::tell;
 use super::tool::Tool;
 
+const NOBODY: u32 = 65534;
 const START_SECONDS_MAX: u64 = 30;
 const STOP_SECONDS_MAX: u64 = 30;
 const LOG_LINES_SHOWN: usize = 40;
@@ -23,6 +25,7 @@ const POLL: Duration = Duration::from_millis(5);
 pub(crate) struct Server {
     child: Option<Child>,
     address: SocketAddr,
+    binary: PathBuf,
     /// Programs and arguments before `layeryard serve`: taskset, strace.
     prefix: Vec<String>,
     dir: TempDir,
@@ -37,10 +40,37 @@ impl Server {
     pub(crate) fn start_under(prefix: &[&str]) -> Self {
         let dir = paths::scratch();
         fs::create_dir(dir.path().join("data")).expect("make the data directory");
+        Self::start_in(
+            dir,
+            paths::layeryard(),
+            prefix.iter().map(|&part| part.to_owned()).collect(),
+        )
+    }
+
+    /// As a user without rights, who can't read this repository either: from a copy of the binary.
+    pub(crate) fn start_as_nobody() -> Self {
+        let dir = paths::scratch();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).expect("make the data directory");
+        std::os::unix::fs::chown(&data, Some(NOBODY), Some(NOBODY)).expect("give the data directory away");
+        fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755))
+            .expect("open the scratch directory");
+        let binary = dir.path().join("layeryard");
+        fs::copy(paths::layeryard(), &binary).expect("copy the binary");
+        let (user, group) = (format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"));
+        let prefix = ["setpriv", &user, &group, "--clear-groups"]
+            .map(str::to_owned)
+            .to_vec();
+        Self::start_in(dir, binary, prefix)
+    }
+
+    fn start_in(dir: TempDir, binary: PathBuf, prefix: Vec<String>) -> Self {
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self {
             child: None,
-            address: SocketAddr::from(([127, 0, 0, 1], 0)),
-            prefix: prefix.iter().map(|&part| part.to_owned()).collect(),
+            address,
+            binary,
+            prefix,
             dir,
         };
         server.launch();
@@ -157,12 +187,11 @@ impl Server {
             .append(true)
             .open(self.dir.path().join("serve.log"));
         let log = log.expect("open the server's log");
-        let binary = paths::layeryard();
         let mut command = match self.prefix.split_first() {
-            None => Command::new(&binary),
+            None => Command::new(&self.binary),
             Some((first, rest)) => {
                 let mut command = Command::new(first);
-                command.args(rest).arg(&binary);
+                command.args(rest).arg(&self.binary);
                 command
             }
         };
