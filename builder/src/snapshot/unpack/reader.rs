@@ -8,6 +8,10 @@ use super::header::{BLOCK, Header, octal_list};
 
 /// Largest long name or PAX body: Go's limit.
 const MAX_DESCRIPTION_BYTES: u64 = 1 << 20;
+/// No file is larger; beyond it sums would overflow.
+const MAX_MEMBER_BYTES: u64 = 1 << 62;
+/// Digits of the largest number.
+const MAX_DIGITS: usize = 20;
 const MAX_SPARSE_EXTENTS: usize = 1 << 16;
 const XATTR_PREFIX: &str = "SCHILY.xattr.";
 
@@ -78,7 +82,7 @@ impl<R: Read> Reader<R> {
                 return Ok(None);
             };
             let size = header.size()?;
-            self.begin(size);
+            self.begin(size)?;
             match header.flag() {
                 b'L' => description.path = Some(until_nul(self.body()?)),
                 b'K' => description.link = Some(until_nul(self.body()?)),
@@ -100,9 +104,13 @@ impl<R: Read> Reader<R> {
         self.input
     }
 
-    fn begin(&mut self, size: u64) {
+    fn begin(&mut self, size: u64) -> io::Result<()> {
+        if size > MAX_MEMBER_BYTES {
+            return Err(malformed("an entry's size can't be"));
+        }
         self.left = size;
         self.padding = size.next_multiple_of(BLOCK as u64) - size;
+        Ok(())
     }
 
     fn skip(&mut self) -> io::Result<()> {
@@ -156,7 +164,7 @@ impl<R: Read> Reader<R> {
                 "linkpath" => link = value,
                 "uid" => uid = number(&value)?,
                 "gid" => gid = number(&value)?,
-                "size" => self.begin(number(&value)?),
+                "size" => self.begin(number(&value)?)?,
                 "mtime" => mtime = pax_time(&value)?,
                 _ => {
                     if let Some(name) = key.strip_prefix(XATTR_PREFIX) {
@@ -171,6 +179,7 @@ impl<R: Read> Reader<R> {
             path.clone_from(name);
         }
         // The last number says "unchanged" to the kernel.
+        // The largest number means "leave it as it is" to the kernel.
         let id = |value: u64| {
             let id = u32::try_from(value).ok().filter(|id| *id != u32::MAX);
             id.ok_or_else(|| malformed("a user or group id is too large"))
@@ -259,7 +268,8 @@ impl<R: Read> Reader<R> {
                             expected = 1 + 2 * count;
                         }
                     }
-                    digit if numbers.len() < expected => digits.push(digit),
+                    digit if numbers.len() < expected && digits.len() < MAX_DIGITS => digits.push(digit),
+                    _ if numbers.len() < expected => return Err(malformed("it has a number that is none")),
                     _ => {}
                 }
             }

@@ -123,7 +123,7 @@ fn attributes_with_any_bytes_are_read() {
 #[test]
 fn what_is_cut_off_or_changed_is_an_error() {
     let archive = gnu_tar(&["--format=gnu"], |root| {
-        std::fs::write(root.join("a"), [7; 5000]).unwrap()
+        std::fs::write(root.join("a"), [7; 5000]).unwrap();
     });
     assert_eq!(read_all(&archive).unwrap().len(), 2);
     for cut in [100, 700, 1536, 3000] {
@@ -149,4 +149,53 @@ fn an_endless_name_is_refused() {
         .take(4 << 20)
         .collect::<Vec<u8>>();
     assert!(read_all(&endless).unwrap_err().to_string().contains("1 MiB"));
+}
+
+/// -1 says "unchanged" to the kernel, and its wrapper takes it for a mistake of ours.
+#[test]
+fn the_owner_that_is_none_is_refused() {
+    for (id, is_read) in [(u32::MAX - 1, true), (u32::MAX, false)] {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("file").unwrap();
+        header.set_size(0);
+        header.set_gid(id.into());
+        header.set_cksum();
+        assert_eq!(read_all(header.as_bytes()).is_ok(), is_read, "{id}");
+    }
+}
+
+#[test]
+fn numbers_that_can_not_be_are_refused() {
+    let with_pax = |record: &str| {
+        let mut header = [0; BLOCK];
+        header[..1].copy_from_slice(b"a");
+        header[124..135].copy_from_slice(format!("{:011o}", record.len()).as_bytes());
+        header[156] = b'x';
+        let seal = |header: &mut [u8; BLOCK]| {
+            header[148..156].copy_from_slice(b"        ");
+            let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+            header[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        };
+        seal(&mut header);
+        let mut archive = header.to_vec();
+        archive.extend_from_slice(record.as_bytes());
+        archive.resize(2 * BLOCK, 0);
+        let mut file = [0; BLOCK];
+        file[..1].copy_from_slice(b"a");
+        file[156] = b'0';
+        seal(&mut file);
+        archive.extend_from_slice(&file);
+        read_all(&archive)
+    };
+    assert_eq!(with_pax("13 uid=70000\n").unwrap()[0].0.uid, 70_000);
+    for record in [
+        "18 uid=4294967295\n",
+        "18 gid=4294967296\n",
+        "29 size=18446744073709551615\n",
+        "10 uid=-1\n",
+        "11 size=1x\n",
+        "99 uid=1\n",
+    ] {
+        assert!(with_pax(record).is_err(), "{record}");
+    }
 }
