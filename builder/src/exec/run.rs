@@ -128,7 +128,10 @@ impl Build<'_> {
     }
 
     fn runtime_error(&self, source: runtime::RuntimeError, at: &StepRef) -> BuildError {
-        if matches!(source, runtime::RuntimeError::ZygoteGone) {
+        use runtime::RuntimeError::{Network, ZygoteGone};
+        use runtime::network::NetworkError::{Operation, ThreadGone};
+        // Whatever took the bridge away, such as a firewall's restart: the next step gets a new one.
+        if matches!(source, ZygoteGone | Network(Operation { .. } | ThreadGone)) {
             self.node.drop_steps();
         }
         BuildError::Runtime {
