@@ -39,7 +39,7 @@ pub enum Error {
     },
     #[error("{place}: no answer within {seconds} s")]
     TimedOut { place: Place, seconds: u64 },
-    #[error("{place}: not authorized ({message}): it does not exist or needs a login: log in with `docker login {}`", place.host)]
+    #[error("{place}: not authorized ({message}){}", login_text(place))]
     Unauthorized { place: Place, message: String },
     #[error("{place}: access denied ({message}): use an account that may do this")]
     Denied { place: Place, message: String },
@@ -205,6 +205,17 @@ impl fmt::Display for Place {
         }
         write!(f, "{} at {}", self.what, self.host)
     }
+}
+
+/// What to do about a 401. Behind a socket there is no login, only a token that has ended.
+fn login_text(place: &Place) -> String {
+    if place.host.starts_with('/') {
+        return String::new();
+    }
+    format!(
+        ": it does not exist or needs a login: log in with `docker login {}`",
+        place.host
+    )
 }
 
 fn retry_text(seconds: Option<u64>) -> String {

@@ -42,7 +42,7 @@ pub(crate) struct Call {
     pub(crate) what: String,
     /// How long the answer's head may take; none for bodies of unknown length.
     pub(crate) timeout: Option<Duration>,
-    /// Asks again where the answer's status speaks of a moment.
+    /// Asks again after passing troubles; else only if the connection was never made, so that nothing is done twice.
     pub(crate) patient: bool,
 }
 
@@ -146,7 +146,7 @@ impl Transport {
                 Ok(answer) if call.patient && retry::is_transient(answer.status()) => {
                     retry::pause(attempt, Some(answer.headers()))
                 }
-                Err(Error::Unreachable { .. } | Error::TimedOut { .. }) => retry::pause(attempt, None),
+                Err(error) if may_repeat(error, call.patient) => retry::pause(attempt, None),
                 _ => None,
             };
             match pause.filter(|_| replayable) {
@@ -224,5 +224,13 @@ impl Transport {
             None => sending.await,
         };
         sent.map_err(|source| Error::unreachable(place.clone(), source))
+    }
+}
+
+fn may_repeat(error: &Error, patient: bool) -> bool {
+    match error {
+        Error::Unreachable { source, .. } => patient || source.is_connect(),
+        Error::TimedOut { .. } => patient,
+        _ => false,
     }
 }

@@ -35,7 +35,9 @@ impl Api {
     }
 
     pub async fn create_build(&self, request: &BuildRequest) -> Result<BuildCreated, Error> {
-        let call = self.call(Method::POST, "/api/v1/builds", "a build");
+        let mut call = self.call(Method::POST, "/api/v1/builds", "a build");
+        // Sent twice it would be two builds.
+        call.patient = false;
         self.exchange(call, Some(request), &[StatusCode::CREATED]).await
     }
 

@@ -164,3 +164,15 @@ async fn passing_troubles_are_sat_out_and_lasting_ones_told() {
     assert!(error.to_string().contains("wait 3600 s"), "{error}");
     assert_eq!(limited.seen().len(), 1, "nobody waits an hour");
 }
+
+#[tokio::test]
+async fn a_build_is_never_asked_for_twice() {
+    let peer = Peer::start(|_, _| String::new()).await;
+    let api = client::api_client::Api::new(&format!("http://{}", peer.address), client::Options::default())
+        .unwrap();
+    let request = serde_json::json!({ "dockerfile": { "name": "Dockerfile", "text": "FROM scratch" } });
+    let request = serde_json::from_value(request).unwrap();
+    let error = api.create_build(&request).await.unwrap_err();
+    assert!(matches!(error, Error::Unreachable { .. }), "{error}");
+    assert_eq!(peer.seen().len(), 1);
+}
