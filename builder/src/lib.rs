@@ -1,6 +1,7 @@
 //! Dockerfile → image. The front end (`dockerfile`), the planner (`plan`), and what runs the plan (`exec`, `snapshot`,
 //! `layer`, `context`). Knows no registry: see `services`.
 
+mod blocking;
 pub mod context;
 pub mod dockerfile;
 pub mod event;

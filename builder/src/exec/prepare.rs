@@ -9,6 +9,7 @@ use super::copy::{self, Origin};
 use super::error::{BuildError, StepRef};
 use super::key::{Key, KeyBuilder};
 use super::state::StageState;
+use crate::blocking;
 use crate::layer::{ChainTimes, layer_time};
 use crate::plan::{Chmod, Copy, CopyFrom, Mkdir, Network, Operation, Run};
 use crate::snapshot::Root;
@@ -154,7 +155,7 @@ impl Build<'_> {
         at: &StepRef,
     ) -> Result<[u8; 32], BuildError> {
         let copy = copy.clone();
-        let digest = tokio::task::spawn_blocking(move || copy::digest(origin.as_deref(), &copy));
+        let digest = blocking::spawn("digest", move || copy::digest(origin.as_deref(), &copy));
         digest
             .await
             .map_err(|_| BuildError::TaskDied)?

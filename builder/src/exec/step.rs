@@ -13,6 +13,7 @@ use super::error::{BuildError, StepRef};
 use super::prepare::{Prepared, copy_error};
 use super::stage::presence;
 use super::state::{Info, StageLayer, StageState};
+use crate::blocking;
 use crate::layer::{ChainTimes, LayerTimes};
 use crate::plan::{Copy, Mkdir, Operation, Step};
 use crate::snapshot::{Clock, Pending, Root, Snapshot, Times, Tree, file_type};
@@ -122,7 +123,7 @@ impl Build<'_> {
             None => None,
         };
         let copy = copy.clone();
-        let copied = tokio::task::spawn_blocking(move || {
+        let copied = blocking::spawn("copy", move || {
             let tree = Root::new(tree.into_fd());
             copy::apply(&tree, origin.as_deref(), &copy, owner)
         });

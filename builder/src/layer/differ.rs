@@ -17,7 +17,9 @@ use super::error::LayerError;
 use super::sparse::SparseReader;
 use super::tar::{Entry, Kind, TarWriter};
 use super::time::LayerTimes;
-use crate::snapshot::{Attributes, ImageXattrs, STUB_DIRS, Tree, file_type, image_xattrs, mtime_of};
+use crate::snapshot::{
+    Attributes, ImageXattrs, STUB_DIRS, Tree, check_depth, file_type, image_xattrs, mtime_of,
+};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -88,6 +90,13 @@ impl<W: Write> Walker<'_, W> {
 
     /// The content of a directory.
     fn directory(&mut self, path: &Path, upper: &OwnedFd, lower: Option<&OwnedFd>) -> Result<(), LayerError> {
+        if check_depth(path).is_err() {
+            let reason = "directories are nested too deep in it";
+            return Err(LayerError::Unrepresentable {
+                path: first_names(path),
+                reason,
+            });
+        }
         let mut entries = Vec::new();
         for name in names(upper).read("list", path)? {
             let stat = stat_at(upper, &name)
@@ -352,6 +361,11 @@ fn is_untouched_stub(path: &Path, attributes: &Attributes) -> bool {
     STUB_DIRS.iter().any(|stub| path == Path::new(stub))
         && (attributes.mode, attributes.uid, attributes.gid) == (0o755, 0, 0)
         && attributes.xattrs.is_empty()
+}
+
+/// Enough of a long path to find it.
+fn first_names(path: &Path) -> PathBuf {
+    path.components().take(4).collect()
 }
 
 fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {

@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 
 use super::compress::{Compressors, MEMBER_BYTES};
 use super::error::LayerError;
+use crate::blocking;
 use crate::services::ImageSink;
 
 /// A layer in the registry.
@@ -61,7 +62,7 @@ where
         compressors: Arc::clone(compressors),
         queue,
     };
-    let producer = tokio::task::spawn_blocking(move || {
+    let producer = blocking::spawn("layer", move || {
         let value = produce(&mut writer)?;
         Ok::<_, LayerError>((writer.finish()?, value))
     });

@@ -32,7 +32,10 @@ pub(crate) use attributes::mtime_stamps;
 pub(crate) use attributes::{ImageXattrs, file_type, image_xattrs, mtime_of, set_mtime};
 pub use clock::Clock;
 pub use error::{IoContext, SnapshotError};
+#[cfg(test)]
+pub(crate) use inroot::MAX_TREE_DEPTH;
 pub use inroot::Root;
+pub(crate) use inroot::check_depth;
 pub use meta::{ChainId, Meta, Times};
 pub use overlay::{Overlay, Snapshotter, Tree};
 pub use store::{Pending, Snapshot, Store};

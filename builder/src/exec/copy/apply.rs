@@ -14,12 +14,12 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::archive;
-use super::digest::{join, names, open};
+use super::digest::{first_names, join, names, open};
 use super::mode::change;
 use super::sources::{self, Source};
 use super::{CopyContext, CopyError, Origin};
 use crate::plan::Copy;
-use crate::snapshot::{Attributes, Root, file_type, mtime_of, set_mtime};
+use crate::snapshot::{Attributes, Root, check_depth, file_type, mtime_of, set_mtime};
 
 const NEW_DIR_MODE: u32 = 0o755;
 const INLINE_FILE_MODE: u32 = 0o644;
@@ -148,6 +148,7 @@ impl Copier<'_> {
         to: &OwnedFd,
         to_path: &Path,
     ) -> Result<(), CopyError> {
+        check_depth(from_path).copying("walk", first_names(from_path))?;
         for name in names(from).copying("list", from_path)? {
             let dir = to.try_clone().copying("open", to_path)?;
             let target = Target {

@@ -12,7 +12,7 @@ use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
 use super::sources::{self, Source};
 use super::{CopyContext, CopyError, Origin};
 use crate::plan::Copy;
-use crate::snapshot::{Attributes, file_type, mtime_of};
+use crate::snapshot::{Attributes, check_depth, file_type, mtime_of};
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
@@ -59,6 +59,7 @@ impl Walker {
     }
 
     fn content(&mut self, origin: &Origin, dir: &OwnedFd, path: &Path) -> Result<(), CopyError> {
+        check_depth(path).copying("walk", first_names(path))?;
         for name in names(dir).copying("list", path)? {
             let path = join(path, &name);
             self.frame(&name);
@@ -155,6 +156,11 @@ impl Walker {
         self.hasher.update(&(value.len() as u64).to_le_bytes());
         self.hasher.update(value);
     }
+}
+
+/// Enough of a long path to find it.
+pub(super) fn first_names(path: &Path) -> PathBuf {
+    path.components().take(4).collect()
 }
 
 pub(super) fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {

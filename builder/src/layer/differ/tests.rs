@@ -303,3 +303,32 @@ fn the_layer_is_the_same_whenever_and_wherever_it_is_made() {
         "5b04c5c17acda1036f49c5775aaa706887b0a5dd81dd6baf0225c22d6e3a70df"
     );
 }
+
+#[test]
+fn a_tree_may_be_deep_but_not_bottomless() {
+    let nest = |root: &Path, depth: usize| {
+        let mut dir = OwnedFd::from(File::open(root).unwrap());
+        for _ in 0..depth {
+            rustix::fs::mkdirat(&dir, "d", Mode::from_raw_mode(0o700)).unwrap();
+            dir = rustix::fs::openat(&dir, "d", OFlags::DIRECTORY, Mode::empty()).unwrap();
+        }
+    };
+    let deepest = move || {
+        let names = Fixture::new(base).names(|root| nest(root, crate::snapshot::MAX_TREE_DEPTH));
+        assert_eq!(names.len(), crate::snapshot::MAX_TREE_DEPTH);
+    };
+    let thread = std::thread::Builder::new()
+        .stack_size(crate::blocking::STACK_BYTES)
+        .spawn(deepest);
+    thread.unwrap().join().unwrap();
+    let fixture = Fixture::new(base);
+    let walk = move || fixture.layer(|root| nest(root, 3000)).unwrap_err();
+    let thread = std::thread::Builder::new()
+        .stack_size(crate::blocking::STACK_BYTES)
+        .spawn(walk);
+    let error = thread.unwrap().join().unwrap();
+    assert!(
+        error.to_string().contains("/d/d/d/d can't be in an image"),
+        "{error}"
+    );
+}

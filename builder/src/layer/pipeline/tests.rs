@@ -107,7 +107,7 @@ async fn the_bytes_do_not_depend_on_the_number_of_threads() {
         assert_eq!(layer.descriptor.size, blob.len() as u64);
         assert_eq!(*sink.finished.lock().unwrap(), Some(layer.descriptor.digest));
         let mut plain = Vec::new();
-        std::io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&blob[..]), &mut plain).unwrap();
+        io::Read::read_to_end(&mut flate2::read::MultiGzDecoder::new(&blob[..]), &mut plain).unwrap();
         assert!(plain == content());
         assert_eq!(layer.diff_id, Digest::sha256(&plain));
         layers.push(layer);

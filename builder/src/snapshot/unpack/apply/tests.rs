@@ -109,7 +109,7 @@ impl Fixture {
         let tree = self.store.tree(Some(top)).unwrap();
         let root = format!(
             "/proc/self/fd/{}",
-            std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&tree))
+            AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(&tree))
         );
         walkdir::WalkDir::new(format!("{root}/"))
             .sort_by_file_name()
@@ -348,7 +348,7 @@ fn every_compression_and_every_member_is_read() {
     let mut members = Vec::new();
     for half in plain.chunks(plain.len() / 2) {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        std::io::Write::write_all(&mut encoder, half).unwrap();
+        Write::write_all(&mut encoder, half).unwrap();
         members.extend(encoder.finish().unwrap());
     }
     for bytes in [members, zstd::encode_all(&plain[..], 3).unwrap(), plain.clone()] {
