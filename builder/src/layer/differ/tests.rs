@@ -322,7 +322,7 @@ fn a_tree_may_be_deep_but_not_bottomless() {
         .spawn(deepest);
     thread.unwrap().join().unwrap();
     let fixture = Fixture::new(base);
-    let walk = move || fixture.layer(|root| nest(root, 3000)).unwrap_err();
+    let walk = move || fixture.layer(|root| nest(root, 400)).unwrap_err();
     let thread = std::thread::Builder::new()
         .stack_size(crate::blocking::STACK_BYTES)
         .spawn(walk);
