@@ -25,7 +25,10 @@ pub struct Manifest {
 }
 
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "a manifest is one of many bytes; there are few in memory")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a manifest is one of many bytes; there are few in memory"
+)]
 pub enum ManifestKind {
     Image {
         config: Descriptor,
