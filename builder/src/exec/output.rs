@@ -13,6 +13,8 @@ use crate::event::{Event, EventSink, Stream};
 const LINE_BYTES_MAX: usize = 64 << 10;
 /// What a step may write into the event stream; the rest is read and dropped.
 const STEP_BYTES_MAX: usize = 2 << 20;
+/// What a line costs beside its text: without it, empty lines would be endless.
+const LINE_COST_BYTES: usize = 32;
 const READ_BYTES: usize = 64 << 10;
 /// Lines that an error message repeats.
 const TAIL_LINES: usize = 20;
@@ -52,7 +54,15 @@ impl Output {
                 }
                 return Ok(());
             }
-            for piece in buffer[..read].split_inclusive(|byte| *byte == b'\n') {
+            let mut fresh = &buffer[..read];
+            if self.is_full()
+                && let Some(start) = last_lines(fresh)
+            {
+                // Nobody will see the lines before.
+                line.clear();
+                fresh = &fresh[start..];
+            }
+            for piece in fresh.split_inclusive(|byte| *byte == b'\n') {
                 line.extend_from_slice(piece.strip_suffix(b"\n").unwrap_or(piece));
                 while line.len() > LINE_BYTES_MAX {
                     let rest = line.split_off(LINE_BYTES_MAX);
@@ -77,6 +87,10 @@ impl Output {
             .collect()
     }
 
+    fn is_full(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).bytes > STEP_BYTES_MAX
+    }
+
     fn line(&self, line: &[u8], stream: Stream) {
         let text = String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)).into_owned();
         let (told, first_untold) = {
@@ -86,7 +100,7 @@ impl Output {
             }
             state.tail.push_back(text.clone());
             let told = state.bytes <= STEP_BYTES_MAX;
-            state.bytes += text.len() + 1;
+            state.bytes += text.len() + LINE_COST_BYTES;
             (told, told && state.bytes > STEP_BYTES_MAX)
         };
         if told {
@@ -106,6 +120,12 @@ impl Output {
             });
         }
     }
+}
+
+/// Where the lines that an error message would repeat begin; none if the bytes have fewer.
+fn last_lines(bytes: &[u8]) -> Option<usize> {
+    let mut ends = bytes.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    ends.nth(TAIL_LINES).map(|(end, _)| end + 1)
 }
 
 #[cfg(test)]
@@ -154,5 +174,20 @@ mod tests {
         assert!(lines.last().unwrap().contains("not shown"));
         assert_eq!(tail.last().unwrap(), "the reason");
         assert_eq!(tail.len(), TAIL_LINES);
+    }
+
+    #[tokio::test]
+    async fn empty_lines_are_bounded_too() {
+        let mut flood = b"\n".repeat(STEP_BYTES_MAX);
+        flood.extend_from_slice(&b"z\n".repeat(TAIL_LINES - 1));
+        flood.extend_from_slice(b"no newline");
+        let (lines, tail) = lines_of(flood).await;
+        assert!(
+            lines.len() <= STEP_BYTES_MAX / LINE_COST_BYTES + 2,
+            "{}",
+            lines.len()
+        );
+        assert_eq!((tail.len(), tail[0].as_str()), (TAIL_LINES, "z"));
+        assert_eq!(tail.last().unwrap(), "no newline");
     }
 }
