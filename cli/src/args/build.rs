@@ -7,12 +7,14 @@ use clap::{Args, ValueEnum};
 use super::ServerArgs;
 
 const HELP: &str = "\
-The context is sent to the server without what CONTEXT/.dockerignore (or DOCKERFILE.dockerignore) excludes; links are
-sent as links. HTTP_PROXY, HTTPS_PROXY, FTP_PROXY, NO_PROXY and ALL_PROXY of this environment, in either case, become
-build arguments of RUN steps if they are set; they enter neither the image nor the cache key. Credentials of Docker's
-configuration are sent for the registries that FROM names, for this build alone.
+The context is sent without what CONTEXT/.dockerignore (or DOCKERFILE.dockerignore) excludes;
+links are sent as links. HTTP_PROXY, HTTPS_PROXY, FTP_PROXY, NO_PROXY and ALL_PROXY of this
+environment, in either case, become build arguments of RUN steps where they are set; they enter
+neither the image nor the cache key. Credentials of Docker's configuration are sent for the
+registries that FROM names, for this build alone.
 
-On success the image's digest is the only line on standard output. Ctrl-C cancels the build on the server.
+On success the image's digest is the only line on standard output, unless --progress json asks
+for the events there. Ctrl-C cancels the build on the server.
 
 Examples:
   layeryard build -t app .
@@ -44,8 +46,14 @@ pub(crate) struct BuildArgs {
     /// Platform of the image, such as linux/arm64 [default: the server's]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
     pub(crate) platform: Option<String>,
-    /// How to show the build
-    #[arg(long, value_enum, default_value_t, value_name = "MODE")]
+    /// How to show the build: auto (live on a terminal, else plain), plain or json
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "MODE"
+    )]
     pub(crate) progress: ProgressMode,
     /// Start the build, print its id and leave; it goes on without a reader
     #[arg(long)]

@@ -9,9 +9,9 @@ use super::ServerArgs;
 const NAMES: &str = "A name without a host is the server's; HOST/NAME is that registry's.";
 
 const COPY_HELP: &str = "\
-A name without a host is the server's; HOST/NAME is that registry's, docker.io/library/debian Docker Hub's. An index is
-copied whole. Blobs that the destination has are not sent again. Credentials come from Docker's configuration
-(~/.docker/config.json and its credential helpers).
+A name without a host is the server's; HOST/NAME is that registry's, docker.io/library/debian
+Docker Hub's. An index is copied whole. Blobs that the destination has are not sent again.
+Credentials come from Docker's configuration (~/.docker/config.json and its credential helpers).
 
 Examples:
   layeryard copy docker.io/library/debian:12 base/debian:12
@@ -41,7 +41,9 @@ pub(crate) struct CopyArgs {
 }
 
 const IMPORT_HELP: &str = "\
-The archive may be plain, gzip or zstd; `-` reads standard input. The same archive always makes the same image.
+The archive may be plain, gzip or zstd; `-` reads standard input. The same archive always makes
+the same image. --change takes CMD, ENTRYPOINT, ENV, EXPOSE, HEALTHCHECK, LABEL, ONBUILD,
+STOPSIGNAL, USER, VOLUME and WORKDIR.
 
 Examples:
   layeryard import rootfs.tar.gz base/debian:12
@@ -56,7 +58,7 @@ pub(crate) struct ImportArgs {
     /// Name of the image: [HOST/]NAME[:TAG]
     #[arg(value_name = "NAME")]
     pub(crate) name: String,
-    /// Dockerfile instruction applied to the image, repeatable: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, USER, VOLUME, WORKDIR
+    /// Dockerfile instruction applied to the image, repeatable: CMD, ENV, USER …
     #[arg(long = "change", short = 'c', value_name = "INSTRUCTION")]
     pub(crate) changes: Vec<String>,
     /// Platform that the image is marked with [default: this machine's]
@@ -70,8 +72,8 @@ pub(crate) struct ImportArgs {
 }
 
 const LOAD_HELP: &str = "\
-The images of a `docker save` archive keep their names (a registry's host is dropped); those of an OCI layout their
-`org.opencontainers.image.ref.name`. Manifests of an OCI layout are pushed byte for byte.
+Images of a `docker save` archive keep their names without a registry's host; those of an OCI
+layout are named by `org.opencontainers.image.ref.name`, and pushed byte for byte.
 
 Examples:
   docker save app:1 | layeryard load
@@ -105,8 +107,14 @@ pub(crate) struct SaveArgs {
     /// File to write, `-` for standard output
     #[arg(long, short, default_value = "-", value_name = "FILE")]
     pub(crate) output: PathBuf,
-    /// Form of the archive
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// Form of the archive: docker-archive or oci (an OCI layout)
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "FORMAT"
+    )]
     pub(crate) format: ArchiveFormat,
     /// Platform to take out of an index [default: this machine's; oci: all]
     #[arg(long, value_name = "OS/ARCH[/VARIANT]")]
@@ -130,8 +138,14 @@ pub(crate) struct ImagesArgs {
     /// Repository to list [default: all]
     #[arg(value_name = "REPOSITORY")]
     pub(crate) repository: Option<String>,
-    /// Form of the list
-    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    /// Form of the list: table, or json (one object a line)
+    #[arg(
+        long,
+        value_enum,
+        default_value_t,
+        hide_possible_values = true,
+        value_name = "FORMAT"
+    )]
     pub(crate) format: ListFormat,
     #[command(flatten)]
     pub(crate) server: ServerArgs,

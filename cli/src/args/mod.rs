@@ -76,7 +76,7 @@ pub(crate) enum Command {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct ServerArgs {
     /// The Layeryard server
-    #[arg(long, env = "LAYERYARD_SERVER", default_value = DEFAULT_SERVER, value_name = "URL")]
+    #[arg(long, env = "LAYERYARD_SERVER", hide_env_values = true, default_value = DEFAULT_SERVER, value_name = "URL")]
     pub(crate) server: String,
 }
 

@@ -9,17 +9,17 @@ const HELP: &str = "\
 Flags go before environment variables, those before the file, that before the defaults.
 
 Configuration file (TOML; every key is optional, unknown ones are refused):
-  listen = [\"127.0.0.1:5000\", \"[::1]:5000\"]   # addresses; default: both loopbacks
+  listen = [\"127.0.0.1:5000\", \"[::1]:5000\"]  # default: both loopbacks
   data_dir = \"/var/lib/layeryard\"
-  public_hosts = [\"registry.example.com\"]      # other names of this server, so that FROM with them is local
-  sparse_indexes = false                       # accept an index whose manifests are not all here
+  public_hosts = [\"registry.example.com\"]     # other names by which FROM means this server
+  sparse_indexes = false         # accept an index whose manifests are not all here
 
   [log]
   format = \"text\"            # or \"json\"
-  level = \"info\"             # error, warn, info, debug, trace, or per module as in RUST_LOG
+  level = \"info\"             # error, warn, info, debug, trace, or as in RUST_LOG
 
   [access]
-  anonymous = \"read-only\"    # or \"read-write\"; required for any address that is not loopback
+  anonymous = \"read-only\"    # or \"read-write\"; needed for addresses beyond loopback
 
   [limits]                   # the defaults
   manifest_size_max = \"4MiB\"
@@ -41,19 +41,37 @@ Examples:
 #[command(after_help = HELP)]
 pub(crate) struct ServeArgs {
     /// Address to listen on, repeatable; port 0 takes a free one [default: 127.0.0.1:5000 and [::1]:5000]
-    #[arg(long, env = "LAYERYARD_LISTEN", value_delimiter = ',', value_name = "ADDR")]
+    #[arg(
+        long,
+        env = "LAYERYARD_LISTEN",
+        hide_env_values = true,
+        value_delimiter = ',',
+        value_name = "ADDR"
+    )]
     pub(crate) listen: Vec<String>,
     /// Directory of all data [default: /var/lib/layeryard as root, else $XDG_DATA_HOME/layeryard]
-    #[arg(long, env = "LAYERYARD_DATA_DIR", value_name = "DIR")]
+    #[arg(long, env = "LAYERYARD_DATA_DIR", hide_env_values = true, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
     /// Configuration file, TOML
-    #[arg(long, env = "LAYERYARD_CONFIG", value_name = "FILE")]
+    #[arg(long, env = "LAYERYARD_CONFIG", hide_env_values = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Form of the log on standard error [default: text]
-    #[arg(long, env = "LAYERYARD_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    /// Form of the log on standard error: text or json [default: text]
+    #[arg(
+        long,
+        env = "LAYERYARD_LOG_FORMAT",
+        hide_env_values = true,
+        value_enum,
+        hide_possible_values = true,
+        value_name = "FORMAT"
+    )]
     pub(crate) log_format: Option<LogFormat>,
     /// What is logged: error, warn, info, debug, trace, or per module as in RUST_LOG [default: info]
-    #[arg(long, env = "LAYERYARD_LOG_LEVEL", value_name = "LEVEL")]
+    #[arg(
+        long,
+        env = "LAYERYARD_LOG_LEVEL",
+        hide_env_values = true,
+        value_name = "LEVEL"
+    )]
     pub(crate) log_level: Option<String>,
 }
 
