@@ -156,6 +156,12 @@ impl Error {
     }
 
     pub(crate) fn unreachable(place: Place, source: reqwest::Error) -> Self {
+        if let Some(refused) = refusal(&source) {
+            return Self::AddressRefused {
+                place,
+                source: refused.clone(),
+            };
+        }
         let reason = root_cause(&source);
         Self::Unreachable {
             place,
@@ -232,6 +238,18 @@ fn root_cause(error: &dyn std::error::Error) -> String {
         deepest = source;
     }
     deepest.to_string()
+}
+
+/// The guard's refusal, where that is why a connection was not made.
+fn refusal(error: &reqwest::Error) -> Option<&AddressRefused> {
+    let mut cause = std::error::Error::source(error);
+    while let Some(inner) = cause {
+        if let Some(refused) = inner.downcast_ref() {
+            return Some(refused);
+        }
+        cause = inner.source();
+    }
+    None
 }
 
 async fn read_prefix(mut response: reqwest::Response) -> Vec<u8> {

@@ -4,7 +4,7 @@
 //! The check happens after DNS, on the very addresses that are connected to, so that a name that changes its address
 //! between check and connect gains nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
@@ -12,8 +12,6 @@ use parking_lot::Mutex;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
-/// Names remembered with their ports. Beyond this all are forgotten; a request under way then fails, none slips by.
-const NAMES_MAX: usize = 4096;
 /// Metadata services outside the link-local ranges: Amazon's on IPv6, Alibaba's.
 const METADATA_SERVICES: [IpAddr; 2] = [
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
@@ -24,8 +22,16 @@ const METADATA_SERVICES: [IpAddr; 2] = [
 #[derive(Debug, Default)]
 pub struct Guard {
     listeners: Mutex<Vec<SocketAddr>>,
-    /// The ports that requests to a name use: a resolver is told the name alone.
-    ports: Mutex<HashMap<String, BTreeSet<u16>>>,
+    /// How many requests under way use a port of a name: a resolver is told the name alone.
+    ports: Mutex<HashMap<String, BTreeMap<u16, usize>>>,
+}
+
+/// A request's permission to connect, good for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    guard: Arc<Guard>,
+    /// None for a literal address, which was checked at once.
+    name: Option<(String, u16)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,23 +56,31 @@ impl Guard {
         *self.listeners.lock() = listeners;
     }
 
-    /// Checks a literal address at once; registers a name so that its addresses are checked when it is resolved.
-    pub(crate) fn admit(&self, url: &Url) -> Result<(), AddressRefused> {
+    /// Checks a literal address at once; a name's addresses are checked when it is resolved, for the ports of the
+    /// requests under way.
+    pub(crate) fn admit(self: &Arc<Self>, url: &Url) -> Result<Admission, AddressRefused> {
         let port = url.port_or_known_default().unwrap_or(0);
-        let literal = match url.host() {
-            Some(Host::Ipv4(address)) => IpAddr::V4(address),
-            Some(Host::Ipv6(address)) => IpAddr::V6(address),
+        let name = match url.host() {
+            Some(Host::Ipv4(address)) => {
+                self.check(&address.to_string(), IpAddr::V4(address), port)?;
+                None
+            }
+            Some(Host::Ipv6(address)) => {
+                self.check(&address.to_string(), IpAddr::V6(address), port)?;
+                None
+            }
             Some(Host::Domain(name)) => {
+                let name = name.to_ascii_lowercase();
                 let mut ports = self.ports.lock();
-                if ports.len() >= NAMES_MAX && !ports.contains_key(name) {
-                    ports.clear();
-                }
-                ports.entry(name.to_ascii_lowercase()).or_default().insert(port);
-                return Ok(());
+                *ports.entry(name.clone()).or_default().entry(port).or_default() += 1;
+                Some((name, port))
             }
             None => return Err(refusal(url.as_str(), "none", "the URL has no host")),
         };
-        self.check(&literal.to_string(), literal, port)
+        Ok(Admission {
+            guard: Arc::clone(self),
+            name,
+        })
     }
 
     fn check(&self, host: &str, address: IpAddr, port: u16) -> Result<(), AddressRefused> {
@@ -100,7 +114,7 @@ impl Guard {
             listener.port() == port && (at == address || (at.is_unspecified() && is_local(address)))
         });
         if own {
-            return refuse("it is this server itself");
+            return refuse("it is this server itself: a name of its own belongs into its public_hosts");
         }
         Ok(())
     }
@@ -114,11 +128,32 @@ impl Guard {
             .ok_or_else(|| refusal(name, "unresolved", "the name was not admitted"))?;
         // One bad address condemns the name: an honest one has none.
         for address in &addresses {
-            for port in &ports {
+            for port in ports.keys() {
                 self.check(name, address.ip(), *port)?;
             }
         }
         Ok(addresses)
+    }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let Some((name, port)) = &self.name else {
+            return;
+        };
+        let mut all = self.guard.ports.lock();
+        let Some(ports) = all.get_mut(name) else {
+            return;
+        };
+        if let Some(count) = ports.get_mut(port) {
+            *count -= 1;
+            if *count == 0 {
+                ports.remove(port);
+            }
+        }
+        if ports.is_empty() {
+            all.remove(name);
+        }
     }
 }
 
@@ -153,7 +188,7 @@ fn refusal(host: &str, address: &str, reason: &'static str) -> AddressRefused {
 mod tests {
     use super::*;
 
-    fn admits(guard: &Guard, url: &str) -> bool {
+    fn admits(guard: &Arc<Guard>, url: &str) -> bool {
         guard.admit(&url.parse().unwrap()).is_ok()
     }
 
@@ -192,20 +227,28 @@ mod tests {
     #[test]
     fn a_name_is_judged_by_what_it_resolves_to() {
         let guard = Guard::new(vec!["127.0.0.1:5000".parse().unwrap()]);
-        let loopback = vec!["127.0.0.1:0".parse().unwrap()];
+        let loopback: Vec<SocketAddr> = vec!["127.0.0.1:0".parse().unwrap()];
+        let checks =
+            |name: &str, addresses: &[SocketAddr]| guard.check_name(name, addresses.to_vec()).is_ok();
+        let admit = |url: &str| guard.admit(&url.parse().unwrap()).unwrap();
+        assert!(!checks("evil.test", &loopback), "never admitted");
+        let other_port = admit("http://evil.test:5002/");
+        assert!(checks("evil.test", &loopback));
+        let own_port = admit("http://EVIL.test:5000/");
+        assert!(!checks("evil.test", &loopback));
+        drop(own_port);
         assert!(
-            guard.check_name("evil.test", loopback.clone()).is_err(),
-            "never admitted"
+            checks("evil.test", &loopback),
+            "a refusal doesn't outlive its request"
         );
-        assert!(admits(&guard, "http://evil.test:5002/"));
-        assert!(guard.check_name("evil.test", loopback.clone()).is_ok());
-        assert!(admits(&guard, "http://EVIL.test:5000/"));
-        assert!(guard.check_name("evil.test", loopback).is_err());
-        let metadata = vec![
+        drop(other_port);
+        assert!(!checks("evil.test", &loopback));
+        let _admission = admit("https://rebind.test/");
+        let mixed: Vec<SocketAddr> = vec![
             "93.184.216.34:0".parse().unwrap(),
             "169.254.169.254:0".parse().unwrap(),
         ];
-        assert!(admits(&guard, "https://rebind.test/"));
-        assert!(guard.check_name("rebind.test", metadata).is_err());
+        assert!(checks("rebind.test", &mixed[..1]));
+        assert!(!checks("rebind.test", &mixed));
     }
 }

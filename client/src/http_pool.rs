@@ -8,8 +8,8 @@ use reqwest::{Client, ClientBuilder};
 use url::Url;
 
 use crate::endpoint::is_loopback;
-use crate::error::Error;
-use crate::guard::{Guard, GuardedResolver};
+use crate::error::{Error, Place};
+use crate::guard::{Admission, Guard, GuardedResolver};
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -51,11 +51,16 @@ impl Http {
         Self::by(Way::Unix(path.to_owned()))
     }
 
-    pub(crate) fn guard(&self) -> Option<&Guard> {
-        match &self.0.way {
-            Way::Tcp(guard) => guard.as_deref(),
-            Way::Unix(_) => None,
-        }
+    /// Permission to connect to a URL's host, to be held until its answer comes.
+    pub(crate) fn admit(&self, url: &Url, place: &Place) -> Result<Option<Admission>, Error> {
+        let Way::Tcp(Some(guard)) = &self.0.way else {
+            return Ok(None);
+        };
+        let refused = |source| Error::AddressRefused {
+            place: place.clone(),
+            source,
+        };
+        guard.admit(url).map(Some).map_err(refused)
     }
 
     /// The client that speaks to a URL's host.

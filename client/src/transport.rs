@@ -189,12 +189,7 @@ impl Transport {
     }
 
     async fn send_to(&self, call: &mut Call, url: &Url, place: &Place) -> Result<Response, Error> {
-        if let Some(guard) = self.http.guard() {
-            guard.admit(url).map_err(|source| Error::AddressRefused {
-                place: place.clone(),
-                source,
-            })?;
-        }
+        let _admission = self.http.admit(url, place)?;
         let mut request = self
             .http
             .client(url)?

@@ -73,12 +73,7 @@ impl TokenServer {
         scopes: &Scopes,
         credential: Option<&Credential>,
     ) -> Result<Token, Error> {
-        if let Some(guard) = http.guard() {
-            guard.admit(&self.realm).map_err(|source| Error::AddressRefused {
-                place: place.clone(),
-                source,
-            })?;
-        }
+        let _admission = http.admit(&self.realm, place)?;
         let mut attempt = 0;
         loop {
             attempt += 1;

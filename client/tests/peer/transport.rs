@@ -176,3 +176,32 @@ async fn a_build_is_never_asked_for_twice() {
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert_eq!(peer.seen().len(), 1);
 }
+
+#[tokio::test]
+async fn a_name_of_the_server_itself_is_refused_before_a_connection() {
+    let own = Peer::start(|_, _| answer("200 OK", &[], "{}")).await;
+    let elsewhere = own.address;
+    let other = Peer::start(move |_, _| {
+        answer(
+            "302 Found",
+            &[&format!("Location: http://localhost:{}/", elsewhere.port())],
+            "",
+        )
+    })
+    .await;
+    let http = client::Http::guarded(client::Guard::new(vec![own.address]));
+    for port in [own.address.port(), other.address.port()] {
+        let options = client::Options {
+            http: Some(http.clone()),
+            ..client::Options::default()
+        };
+        let registry = client::Registry::new(&format!("localhost:{port}"), options).unwrap();
+        let error = registry.ping().await.unwrap_err();
+        assert!(matches!(error, Error::AddressRefused { .. }), "{error}");
+    }
+    assert_eq!(
+        (own.seen().len(), other.seen().len()),
+        (0, 1),
+        "a redirect is no way around"
+    );
+}
