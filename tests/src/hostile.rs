@@ -193,6 +193,13 @@ END
 mknod /mem c 1 1 && (head -c 1 /mem | grep -q .) 2>/dev/null && breach "read /dev/mem"
 mknod /kmsg c 1 11 && (head -c 1 /kmsg | grep -q .) 2>/dev/null && breach "read kmsg"
 rm -f /mem /kmsg
+# The nodes are the machine's own: not even their modes are the step's. (What is tried here changes nothing if it works.)
+for node in null zero full random urandom tty; do
+    chmod 666 /dev/$node 2>/dev/null && breach "chmod of the host's /dev/$node"
+    chown 0 /dev/$node 2>/dev/null && breach "chown of the host's /dev/$node"
+    echo x > /dev/$node || test $node = full -o $node = tty || breach "cannot write /dev/$node"
+done
+chmod 444 /proc/keys 2>/dev/null && breach "chmod through a masked file"
 for entry in $(ls /dev); do
     case $entry in
         null | zero | full | random | urandom | tty | console | pts | ptmx | shm | mqueue | fd | stdin | stdout | stderr | core) ;;
