@@ -117,9 +117,11 @@ fn get(file: impl AsFd, name: &str) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Modification time in nanoseconds since 1970.
+/// Modification time in nanoseconds since 1970; what file systems know after the year 2262 counts as then.
 pub(crate) fn mtime_of(stat: &Stat) -> i64 {
-    stat.st_mtime * 1_000_000_000 + stat.st_mtime_nsec as i64
+    stat.st_mtime
+        .saturating_mul(1_000_000_000)
+        .saturating_add(stat.st_mtime_nsec as i64)
 }
 
 pub(crate) fn file_type(stat: &Stat) -> FileType {
@@ -148,4 +150,25 @@ pub(crate) fn set_mtime(dir: impl AsFd, name: &[u8], nanoseconds: i64) -> io::Re
         &mtime_stamps(nanoseconds),
         AtFlags::SYMLINK_NOFOLLOW,
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_of_any_century_are_read() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mtime_at = |seconds| {
+            let mut stamps = mtime_stamps(0);
+            stamps.last_modification.tv_sec = seconds;
+            rustix::fs::futimens(file.as_file(), &stamps).unwrap();
+            mtime_of(&rustix::fs::fstat(file.as_file()).unwrap())
+        };
+        assert_eq!(mtime_at(-5), -5_000_000_000);
+        assert!(
+            mtime_at(13_000_000_000) >= 9_000_000_000_000_000_000,
+            "in the year 2381"
+        );
+    }
 }
