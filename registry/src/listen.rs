@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::config::Limits;
-use crate::http::{App, Via};
+use crate::http::{App, Outbox, Outlet, Via};
 use crate::server::ServeError;
 
 /// The largest read buffer of a connection: 64 of them must fit a small server's memory.
@@ -147,7 +147,9 @@ async fn accept_tcp(listener: TcpListener, tie: Tie, via: Via) {
                 }
                 let tie = tie.clone();
                 tokio::spawn(async move {
-                    serve(stream, tie, via, Some(peer)).await;
+                    let outbox = Outbox::default();
+                    let outlet = Outlet::new(stream, outbox.clone());
+                    serve(outlet, tie, via, Some(peer), Some(outbox)).await;
                     drop(slot);
                 });
             }
@@ -161,7 +163,7 @@ async fn accept_unix(listener: Arc<UnixListener>, tie: Tie, via: Via) {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let tie = tie.clone();
-                tokio::spawn(serve(stream, tie, via, None));
+                tokio::spawn(serve(stream, tie, via, None, None));
             }
             Err(error) => pause(&error).await,
         }
@@ -173,15 +175,15 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn serve<S>(stream: S, mut tie: Tie, via: Via, peer: Option<SocketAddr>)
+async fn serve<S>(stream: S, mut tie: Tie, via: Via, peer: Option<SocketAddr>, outbox: Option<Outbox>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let app = Arc::clone(&tie.shared.app);
     let open = app.connection();
     let service = service_fn(move |request| {
-        let app = Arc::clone(&app);
-        async move { Ok::<_, Infallible>(app.call(request, via, peer).await) }
+        let (app, outbox) = (Arc::clone(&app), outbox.clone());
+        async move { Ok::<_, Infallible>(app.call(request, via, peer, outbox).await) }
     });
     let shared = Arc::clone(&tie.shared);
     let mut connection = pin!(shared.http.serve_connection(TokioIo::new(stream), service));

@@ -15,7 +15,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use tower::ServiceExt;
 
 use super::route::{Kind, Route};
-use super::{ApiError, AppState, Code, Via, api, blobs, catalog, manifests, referrers, tags, uploads};
+use super::{
+    ApiError, AppState, Code, Outbox, Via, api, blobs, catalog, manifests, referrers, tags, uploads,
+};
 use crate::service::Principal;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,6 +39,8 @@ pub(super) struct Call<'a> {
     pub(super) state: &'a AppState,
     pub(super) principal: Principal,
     pub(super) request: Request<Body>,
+    /// The connection's, where files can be sent past it.
+    pub(super) outbox: Option<Outbox>,
 }
 
 pub(crate) struct OpenConnection(Gauge);
@@ -73,12 +77,13 @@ impl App {
         request: Request<Incoming>,
         via: Via,
         peer: Option<SocketAddr>,
+        outbox: Option<Outbox>,
     ) -> Response<Body> {
         let begun = Instant::now();
         let id = self.request_id(&request);
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let request = request.map(Body::new);
-        let answering = AssertUnwindSafe(self.dispatch(request, via)).catch_unwind();
+        let answering = AssertUnwindSafe(self.dispatch(request, via, outbox)).catch_unwind();
         let (kind, mut response) = answering.await.unwrap_or_else(|_| {
             let error = ApiError::new(Code::Internal, "internal error: the server's log has the details");
             (Kind::Other, error.into_response())
@@ -90,7 +95,12 @@ impl App {
         response
     }
 
-    async fn dispatch(&self, request: Request<Body>, via: Via) -> (Kind, Response<Body>) {
+    async fn dispatch(
+        &self,
+        request: Request<Body>,
+        via: Via,
+        outbox: Option<Outbox>,
+    ) -> (Kind, Response<Body>) {
         let path = request.uri().path();
         if path != "/v2" && !path.starts_with("/v2/") {
             let mut request = request;
@@ -105,7 +115,7 @@ impl App {
             return (Kind::Other, response);
         }
         let (kind, answer) = match Route::parse(request.uri()) {
-            Ok(route) => (route.kind(), self.distribution(route, request, via).await),
+            Ok(route) => (route.kind(), self.distribution(route, request, via, outbox).await),
             Err(error) => (Kind::Other, Err(error)),
         };
         let mut response = answer.unwrap_or_else(IntoResponse::into_response);
@@ -116,13 +126,20 @@ impl App {
     }
 
     /// The distribution API.
-    async fn distribution(&self, route: Route, request: Request<Body>, via: Via) -> Answer {
+    async fn distribution(
+        &self,
+        route: Route,
+        request: Request<Body>,
+        via: Via,
+        outbox: Option<Outbox>,
+    ) -> Answer {
         let principal = self.state.principal(via, request.headers())?;
         let method = request.method().clone();
         let call = Call {
             state: &self.state,
             principal,
             request,
+            outbox,
         };
         match (route, &method) {
             (Route::Base, &Method::GET | &Method::HEAD) => Ok(super::page::json(&serde_json::json!({}))),

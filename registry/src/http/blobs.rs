@@ -5,12 +5,13 @@ use std::task::{Context, Poll};
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version, header};
 use http_body::{Frame, SizeHint};
 use oci::{Digest, RepoName};
 
 use super::app::{Answer, Call};
 use super::range::{Wanted, wanted};
+use super::sendfile::FileBody;
 use super::{ApiError, Code};
 use crate::service::{Action, OpenBlob};
 use crate::storage::{ByteStream, StorageError};
@@ -53,7 +54,16 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, digest: Digest) -> Answe
         .headers_mut()
         .insert(header::CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
     if call.request.method() == Method::GET {
-        *response.body_mut() = Body::new(BlobBody::new(registry.open_blob(&blob, range).await?));
+        // HTTP/2 interleaves what it sends.
+        let outbox = call.outbox.filter(|_| call.request.version() <= Version::HTTP_11);
+        let file = match &outbox {
+            Some(_) => registry.blob_file(&blob).await?,
+            None => None,
+        };
+        *response.body_mut() = match file.zip(outbox) {
+            Some((file, outbox)) => Body::new(FileBody::new(file, outbox, range)),
+            None => Body::new(BlobBody::new(registry.open_blob(&blob, range).await?)),
+        };
     }
     Ok(response)
 }

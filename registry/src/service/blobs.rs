@@ -1,5 +1,6 @@
 //! Blobs: reading, mounting, deleting.
 
+use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -38,6 +39,11 @@ impl Registry {
     pub(crate) async fn open_blob(&self, blob: &StoredBlob, range: Range<u64>) -> Result<OpenBlob> {
         let bytes = self.store.read(&blob.key, range.clone()).await?;
         Ok(OpenBlob { range, bytes })
+    }
+
+    /// The whole blob as a file of this machine, where it is one.
+    pub(crate) async fn blob_file(&self, blob: &StoredBlob) -> Result<Option<Arc<File>>> {
+        Ok(self.store.file(&blob.key).await?)
     }
 
     /// Makes a blob of another repository visible in `target`. Without a source any will do that the caller may

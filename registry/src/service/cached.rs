@@ -75,10 +75,10 @@ impl Caches {
 impl<V: Send + Sync + 'static> Cached<V> {
     fn new(capacity: u64, weigh: fn(&str, &V) -> usize) -> Self {
         Self {
-            entries: Cache::builder()
+            entries: Cache::<Box<str>, Entry<V>>::builder()
                 .max_capacity(capacity)
                 .time_to_live(ENTRY_LIFE)
-                .weigher(move |key: &Box<str>, entry: &Entry<V>| {
+                .weigher(move |key, entry| {
                     u32::try_from(weigh(key, &entry.value)).unwrap_or(u32::MAX)
                 })
                 .build(),

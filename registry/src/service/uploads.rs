@@ -120,7 +120,7 @@ impl Registry {
                 Ok(()) => {}
                 // The object may be stored already, so that the session can't go on.
                 Err(RegistryError::Metadata(_) | RegistryError::Storage(_)) => {
-                    registry.abandon(&session).await
+                    registry.abandon(&session).await;
                 }
                 Err(_) => registry.release(&session, &state).await,
             }

@@ -9,8 +9,10 @@ mod names;
 #[cfg(test)]
 pub(crate) mod suite;
 
+use std::fs::File;
 use std::ops::Range;
 use std::pin::Pin;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -41,6 +43,8 @@ pub(crate) trait BlobStore: Send + Sync {
     async fn list_uploads(&self) -> Result<Vec<UploadId>>;
     /// Opens an object's bytes in `range`, which lies within it.
     async fn read(&self, key: &ObjectName, range: Range<u64>) -> Result<ByteStream>;
+    /// An object as a file of this machine, where the store keeps it as one.
+    async fn file(&self, key: &ObjectName) -> Result<Option<Arc<File>>>;
     /// Deletes an object; one that isn't there is deleted already.
     async fn delete(&self, key: &ObjectName) -> Result<()>;
     /// A page of the names after `after`, in order; empty at the end.

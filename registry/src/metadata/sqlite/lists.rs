@@ -127,7 +127,7 @@ mod tests {
             let bad = |step: &&str| {
                 step.contains("TEMP B-TREE") || (step.starts_with("SCAN") && !step.contains("(subquery"))
             };
-            assert!(!steps.iter().any(|step| bad(&step)), "{sql}: {steps:?}");
+            assert!(!steps.iter().any(bad), "{sql}: {steps:?}");
             assert!(steps.iter().any(|step| step.contains(index)), "{sql}: {steps:?}");
         }
     }

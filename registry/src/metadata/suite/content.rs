@@ -137,7 +137,7 @@ pub(super) async fn names_are_in_one_place_and_only_doomed_ones_are_handed_out(s
         store.find_blob(&here, &digest).await.unwrap().unwrap().key,
         first_key
     );
-    assert_eq!(store.claim_doomed(10).await.unwrap(), [second_key.clone()]);
+    assert_eq!(store.claim_doomed(10).await.unwrap(), std::slice::from_ref(&second_key));
     assert_eq!(store.claim_doomed(10).await.unwrap(), [], "it is claimed");
     store.forget_doomed(&[second_key]).await.unwrap();
 
@@ -161,7 +161,7 @@ pub(super) async fn names_are_in_one_place_and_only_doomed_ones_are_handed_out(s
     let key = new_key(&missing);
     let (fourth, _) = session(store, &here, closing(missing, &key)).await;
     assert!(store.cancel_upload(fourth, &here).await.unwrap());
-    assert_eq!(store.claim_doomed(10).await.unwrap(), [key.clone()]);
+    assert_eq!(store.claim_doomed(10).await.unwrap(), std::slice::from_ref(&key));
     let orphan = ObjectName::new("blobs/orphan");
     assert_eq!(
         store

@@ -191,6 +191,10 @@ impl BlobStore for Filesystem {
         Ok(Box::pin(read::FileStream::new(file, key.clone(), range)))
     }
 
+    async fn file(&self, key: &ObjectName) -> Result<Option<Arc<File>>> {
+        read::open(&self.object_path(key), key).await.map(Some)
+    }
+
     async fn delete(&self, key: &ObjectName) -> Result<()> {
         let (key, path) = (key.clone(), self.object_path(key));
         blocking(move || {

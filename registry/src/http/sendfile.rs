@@ -1,0 +1,358 @@
+//! A file's bytes from the page cache to a socket without passing through this process: sendfile(2) under hyper.
+//!
+//! hyper sends what a body yields and knows nothing of files. So a [`FileBody`] yields slices of [`PLACEHOLDER`] and notes
+//! in its connection's [`Outbox`] which bytes of which file they stand for. hyper hands the slices over unread and in
+//! order; [`Outlet`], the connection as hyper sees it, knows them by their address and has the kernel send the file's
+//! bytes instead. A placeholder that nothing is noted for cuts the connection.
+//!
+//! For HTTP/1 over plain TCP alone: HTTP/2 interleaves its frames, and TLS has to see the bytes. bench/README.md has
+//! what it is worth.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::future::Future;
+use std::io::{self, IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+use rustix::io::ReadWriteFlags;
+use rustix::net::SendFlags;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+
+/// What is looked at, sent and noted at once.
+const PIECE_BYTES: usize = 1 << 20;
+
+/// One byte of so many is looked for in the page cache: the kernel reads ahead in units of this size.
+const PROBE_BYTES: usize = 128 << 10;
+
+/// What a thread reads at once to bring a piece into the page cache.
+const WARM_BYTES: usize = 128 << 10;
+
+/// Never read or written: only its addresses count.
+static PLACEHOLDER: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+
+/// What the placeholders stand for that a connection has not sent yet, in order.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outbox {
+    segments: Arc<Mutex<VecDeque<Segment>>>,
+}
+
+#[derive(Debug)]
+struct Segment {
+    file: Arc<File>,
+    rest: Range<u64>,
+}
+
+/// A TCP connection that sends what the outbox says in place of placeholders.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    stream: TcpStream,
+    outbox: Outbox,
+}
+
+impl Outlet {
+    pub(crate) fn new(stream: TcpStream, outbox: Outbox) -> Self {
+        Self { stream, outbox }
+    }
+
+    fn send_file(&self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        let mut segments = self.outbox.segments.lock();
+        let Some(segment) = segments.front_mut() else {
+            return Poll::Ready(Err(io::Error::other("a placeholder stands for nothing")));
+        };
+        let wanted = length.min(length_of(&segment.rest));
+        let send = || {
+            let mut offset = segment.rest.start;
+            rustix::fs::sendfile(&self.stream, &*segment.file, Some(&mut offset), wanted)
+        };
+        let sent = ready!(self.when_writable(context, send))?;
+        if sent == 0 {
+            let missing = segment.rest.end - segment.rest.start;
+            tracing::error!(missing, "blob transfer cut: the file is shorter than it was");
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        segment.rest.start += sent as u64;
+        if segment.rest.is_empty() {
+            segments.pop_front();
+        }
+        Poll::Ready(Ok(sent))
+    }
+
+    /// Does one write that may find the socket's buffer full.
+    fn when_writable(
+        &self,
+        context: &mut Context<'_>,
+        mut write: impl FnMut() -> rustix::io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.stream.poll_write_ready(context))?;
+            let written = self.stream.try_io(Interest::WRITABLE, || Ok(write()?));
+            match written {
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                    ) => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+}
+
+fn is_placeholder(slice: &[u8]) -> bool {
+    !slice.is_empty() && PLACEHOLDER.as_ptr_range().contains(&slice.as_ptr())
+}
+
+fn length_of(range: &Range<u64>) -> usize {
+    usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
+}
+
+impl AsyncRead for Outlet {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Outlet {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(context, &[IoSlice::new(data)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut filled = slices.iter().filter(|slice| !slice.is_empty());
+        match (filled.next(), filled.next()) {
+            (Some(first), _) if is_placeholder(first) => self.send_file(context, first.len()),
+            // An answer's head: MORE keeps it for the packet in which the file begins.
+            (Some(head), Some(next)) if is_placeholder(next) => {
+                self.when_writable(context, || rustix::net::send(&self.stream, head, SendFlags::MORE))
+            }
+            _ => {
+                let plain = slices.iter().position(|slice| is_placeholder(slice));
+                let plain = &slices[..plain.unwrap_or(slices.len())];
+                Pin::new(&mut self.stream).poll_write_vectored(context, plain)
+            }
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+/// A range of a file as the body of an answer on the connection that the outbox belongs to.
+#[derive(Debug)]
+pub(super) struct FileBody {
+    file: Arc<File>,
+    outbox: Outbox,
+    rest: Range<u64>,
+    /// A piece on its way from the disk, so that sendfile doesn't wait for it on an executor's thread.
+    warming: Option<JoinHandle<io::Result<()>>>,
+}
+
+impl FileBody {
+    pub(super) fn new(file: Arc<File>, outbox: Outbox, range: Range<u64>) -> Self {
+        Self {
+            file,
+            outbox,
+            rest: range,
+            warming: None,
+        }
+    }
+
+    fn poll_cached(&mut self, context: &mut Context<'_>, piece: &Range<u64>) -> Poll<io::Result<()>> {
+        if self.warming.is_none() {
+            if is_cached(&self.file, piece) {
+                return Poll::Ready(Ok(()));
+            }
+            let (file, piece) = (Arc::clone(&self.file), piece.clone());
+            self.warming = Some(tokio::task::spawn_blocking(move || warm(&file, piece)));
+        }
+        let Some(task) = self.warming.as_mut() else {
+            return Poll::Pending;
+        };
+        let outcome =
+            ready!(Pin::new(task).poll(context)).unwrap_or_else(|error| Err(io::Error::other(error)));
+        self.warming = None;
+        Poll::Ready(outcome)
+    }
+}
+
+impl Body for FileBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        if self.rest.is_empty() {
+            return Poll::Ready(None);
+        }
+        let length = length_of(&self.rest).min(PIECE_BYTES);
+        let piece = self.rest.start..self.rest.start + length as u64;
+        if let Err(error) = ready!(self.poll_cached(context, &piece)) {
+            tracing::error!(%error, "blob transfer cut");
+            return Poll::Ready(Some(Err(error)));
+        }
+        self.rest.start = piece.end;
+        let segment = Segment {
+            file: Arc::clone(&self.file),
+            rest: piece,
+        };
+        self.outbox.segments.lock().push_back(segment);
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&PLACEHOLDER[..length])))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.end - self.rest.start)
+    }
+}
+
+fn is_cached(file: &File, piece: &Range<u64>) -> bool {
+    let probe = |offset| {
+        let mut byte = [0];
+        let read = rustix::io::preadv2(
+            file,
+            &mut [IoSliceMut::new(&mut byte)],
+            offset,
+            ReadWriteFlags::NOWAIT,
+        );
+        read == Ok(1)
+    };
+    piece.clone().step_by(PROBE_BYTES).all(probe) && probe(piece.end - 1)
+}
+
+fn warm(file: &File, mut piece: Range<u64>) -> io::Result<()> {
+    let mut scratch = vec![0; WARM_BYTES];
+    while !piece.is_empty() {
+        let wanted = length_of(&piece).min(WARM_BYTES);
+        match file.read_at(&mut scratch[..wanted], piece.start) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(read) => piece.start += read as u64,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::io::Write as _;
+
+    use http::Response;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// Serves a range of a file to one connection; returns all that the client got for `requests` requests.
+    async fn exchange(file: File, range: Range<u64>, requests: usize) -> Vec<u8> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        let (file, outbox) = (Arc::new(file), Outbox::default());
+        let outlet = Outlet::new(stream, outbox.clone());
+        let service = service_fn(move |_| {
+            let body = FileBody::new(Arc::clone(&file), outbox.clone(), range.clone());
+            let length = body.size_hint().exact().unwrap();
+            let response = Response::builder().header("content-length", length).body(body);
+            async move { Ok::<_, Infallible>(response.unwrap()) }
+        });
+        let serving = tokio::spawn(async move {
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.max_buf_size(128 << 10)
+                .serve_connection(TokioIo::new(outlet), service)
+                .await
+        });
+        for request in 0..requests {
+            let close = if request + 1 == requests {
+                "Connection: close\r\n"
+            } else {
+                ""
+            };
+            let request = format!("GET / HTTP/1.1\r\nHost: h\r\n{close}\r\n");
+            client.write_all(request.as_bytes()).await.unwrap();
+        }
+        let mut got = Vec::new();
+        let _ = client.read_to_end(&mut got).await;
+        drop(serving.await.unwrap());
+        got
+    }
+
+    /// Bytes none of which could be a placeholder's zero.
+    fn content(length: usize) -> Vec<u8> {
+        (0..length).map(|index| (index % 255) as u8 + 1).collect()
+    }
+
+    fn file_of(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    #[tokio::test]
+    async fn pipelined_answers_carry_the_files_bytes() {
+        let bytes = content(3 * PIECE_BYTES + 1234);
+        let (from, to) = (777, bytes.len() - 5);
+        let got = exchange(file_of(&bytes), from as u64..to as u64, 3).await;
+        let mut rest = got.as_slice();
+        for _ in 0..3 {
+            let head = rest.windows(4).position(|window| window == b"\r\n\r\n").unwrap() + 4;
+            assert!(rest.starts_with(b"HTTP/1.1 200 OK\r\n"));
+            let body = &rest[head..head + to - from];
+            assert!(body == &bytes[from..to], "other bytes");
+            rest = &rest[head + to - from..];
+        }
+        assert!(rest.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_has_shrunk_cuts_the_connection() {
+        let bytes = content(5000);
+        let got = exchange(file_of(&bytes), 0..9000, 1).await;
+        let sent = got.len();
+        assert!(sent < 9000, "{sent} bytes arrived of a file of 5000");
+        assert!(!got.contains(&0), "a placeholder was sent");
+    }
+
+    #[test]
+    fn warming_reads_all_of_a_piece_and_notices_its_end() {
+        let file = file_of(&content(300_000));
+        warm(&file, 10..300_000).unwrap();
+        assert!(is_cached(&file, &(0..300_000)));
+        let error = warm(&file, 0..300_001).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(!is_cached(&file, &(0..300_001)));
+    }
+}
