@@ -1,5 +1,6 @@
 //! Runs one step on a writable tree and turns what it wrote into a snapshot and a layer.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -152,7 +153,6 @@ impl Build<'_> {
     }
 
     fn mkdir(&self, mkdir: &Mkdir, tree: &Tree, at: &StepRef) -> Result<(), BuildError> {
-        use std::os::fd::AsFd;
         let user =
             runtime::user::resolve_user(tree.as_fd(), &mkdir.user).map_err(|error| BuildError::Step {
                 at: at.boxed(),
@@ -196,13 +196,15 @@ fn is_directory(root: &Root, path: &str) -> bool {
         .is_ok_and(|stat| stat.is_some_and(|stat| file_type(&stat) == rustix::fs::FileType::Directory))
 }
 
-/// `--chown`'s `user[:group]`; a user without a group has the group of the same number or name, as in Docker.
-fn owner(tree: &Tree, chown: &str) -> Result<Owner, String> {
-    use std::os::fd::AsFd;
+/// `--chown`'s `user[:group]`. As in Docker a number alone is the group's too, whatever the image's passwd file says;
+/// a name alone has its group by that file.
+fn owner(tree: impl AsFd, chown: &str) -> Result<Owner, String> {
+    let alone = chown.strip_suffix(':').unwrap_or(chown);
     let user = runtime::user::resolve_user(tree.as_fd(), chown).map_err(|error| error.to_string())?;
+    let is_number = !alone.is_empty() && alone.bytes().all(|byte| byte.is_ascii_digit());
     Ok(Owner {
         uid: user.uid,
-        gid: user.gid,
+        gid: if is_number { user.uid } else { user.gid },
     })
 }
 
@@ -214,4 +216,29 @@ pub(super) fn with_time(mut descriptor: Descriptor, time: Option<i64>) -> Descri
             .insert(super::state::LAYER_TIME_ANNOTATION.to_owned(), time.to_string());
     }
     descriptor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_those_of_docker() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join("etc")).unwrap();
+        std::fs::write(root.path().join("etc/passwd"), "games:x:5:60::/:\n").unwrap();
+        std::fs::write(root.path().join("etc/group"), "staff:x:50:\n").unwrap();
+        let root = std::fs::File::open(root.path()).unwrap();
+        for (chown, uid, gid) in [
+            ("5", 5, 5),
+            ("5:", 5, 5),
+            ("games", 5, 60),
+            ("5:60", 5, 60),
+            ("77:staff", 77, 50),
+            (":staff", 0, 50),
+        ] {
+            assert_eq!(owner(&root, chown), Ok(Owner { uid, gid }), "{chown}");
+        }
+        assert!(owner(&root, "absent").is_err());
+    }
 }
