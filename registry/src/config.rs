@@ -63,7 +63,7 @@ pub struct Limits {
     pub delete_delay: Duration,
     /// How long a stopping server waits for running transfers.
     pub shutdown_grace: Duration,
-    /// How long a client may take to send a request's head.
+    /// How long a client may take to send a request's head, and keep a connection without a request.
     pub header_read_max: Duration,
     /// Connections served at once; more wait to be accepted.
     pub connections_max: usize,
@@ -100,7 +100,7 @@ impl Default for Limits {
             review_delay: 24 * HOUR,
             delete_delay: HOUR,
             shutdown_grace: Duration::from_secs(30),
-            header_read_max: Duration::from_secs(30),
+            header_read_max: Duration::from_secs(75),
             connections_max: 16_384,
         }
     }

@@ -78,9 +78,7 @@ impl<V: Send + Sync + 'static> Cached<V> {
             entries: Cache::<Box<str>, Entry<V>>::builder()
                 .max_capacity(capacity)
                 .time_to_live(ENTRY_LIFE)
-                .weigher(move |key, entry| {
-                    u32::try_from(weigh(key, &entry.value)).unwrap_or(u32::MAX)
-                })
+                .weigher(move |key, entry| u32::try_from(weigh(key, &entry.value)).unwrap_or(u32::MAX))
                 .build(),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),

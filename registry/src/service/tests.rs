@@ -275,3 +275,21 @@ async fn after_a_power_cut_a_session_trusts_only_what_is_on_the_disk() {
         Err(RegistryError::UploadUnknown(_))
     ));
 }
+
+#[tokio::test]
+async fn sessions_that_are_only_open_outlive_an_orderly_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let session = {
+        let registry = registry(directory.path(), Limits::default()).await;
+        let session = open(&registry).await;
+        registry.metadata.close().await.unwrap();
+        session
+    };
+    let registry = registry(directory.path(), Limits::default()).await;
+    let digest = Digest::sha256(b"late");
+    registry
+        .finish(session, digest, NO_CHUNK, body(&[b"late"]))
+        .await
+        .unwrap();
+    assert_eq!(content(&registry, &digest).await, b"late");
+}

@@ -54,6 +54,21 @@ impl Fresh {
         Some((session.upload.clone(), session.created_at))
     }
 
+    /// All that nobody has claimed, with their times of creation.
+    pub(super) fn drain(&self) -> Vec<(NewUpload, i64)> {
+        let drained = self
+            .0
+            .lock()
+            .drain()
+            .map(|(_, session)| session)
+            .collect::<Vec<_>>();
+        drained
+            .into_iter()
+            .filter(|session| !session.taken)
+            .map(|session| (session.upload, session.created_at))
+            .collect()
+    }
+
     pub(super) fn remove(&self, id: UploadId) {
         self.0.lock().remove(&id);
     }

@@ -176,6 +176,7 @@ async fn missing_blobs(
     missing.iter().map(|hex| listed_digest(hex)).collect()
 }
 
+/// BuildKit's cache indexes list layers: a child may be a blob as well.
 async fn missing_children(
     connection: &mut SqliteConnection,
     repository: i64,
@@ -184,7 +185,11 @@ async fn missing_children(
     let missing: Vec<String> = sqlx::query_scalar(
         "SELECT j.value FROM json_each($2) j WHERE NOT EXISTS (
              SELECT 1 FROM manifests m
-             WHERE m.repository_id = $1 AND m.digest = unhex(j.value) AND m.deleted_at IS NULL)",
+             WHERE m.repository_id = $1 AND m.digest = unhex(j.value) AND m.deleted_at IS NULL)
+         AND NOT EXISTS (
+             SELECT 1 FROM blobs b JOIN repository_blobs l
+                 ON l.repository_id = $1 AND l.blob_id = b.id AND l.hidden = 0
+             WHERE b.digest = unhex(j.value) AND b.state = 0)",
     )
     .bind(repository)
     .bind(digest_list(children))
@@ -238,6 +243,7 @@ async fn insert_references(
     manifest: i64,
     put: &PutManifest,
 ) -> Result<()> {
+    let blobs = [put.blobs.as_slice(), put.children.as_slice()].concat();
     sqlx::query(
         "INSERT INTO manifest_blobs (repository_id, manifest_id, blob_id)
              SELECT $1, $2, b.id FROM json_each($3) j JOIN blobs b ON b.digest = unhex(j.value)
@@ -248,7 +254,7 @@ async fn insert_references(
     )
     .bind(repository)
     .bind(manifest)
-    .bind(digest_list(&put.blobs))
+    .bind(digest_list(&blobs))
     .bind(digest_list(&put.children))
     .execute(connection)
     .await

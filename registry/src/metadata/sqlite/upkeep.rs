@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use super::rows::{During, corrupt, text_list};
-use super::uploads::doom;
+use super::uploads::{doom, insert};
 use super::writer::Durability::{Async, Durable};
 use super::{Sqlite, now};
 use crate::metadata::{Opened, Result, Upkeep};
@@ -153,9 +153,15 @@ impl Upkeep for Sqlite {
     }
 
     async fn close(&self) -> Result<()> {
+        // Their clients go on after the restart.
+        let waiting = self.fresh.drain();
+        let (boot_id, idle) = (self.boot_id.clone(), self.times.upload_idle);
         self.writer
-            .run(Durable, |connection| {
+            .run(Durable, move |connection| {
                 Box::pin(async move {
+                    for (upload, created_at) in waiting {
+                        insert(connection, &upload, created_at, false, &boot_id, idle).await?;
+                    }
                     sqlx::query("UPDATE store SET clean = 1, last_seen = $1")
                         .bind(now())
                         .execute(connection)

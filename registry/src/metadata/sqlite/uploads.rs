@@ -153,7 +153,7 @@ impl Uploads for Sqlite {
 
 /// Writes a session's row; with `writes`, its first writer has it already. Whether the closing digest's bytes are there
 /// is returned.
-async fn insert(
+pub(super) async fn insert(
     connection: &mut SqliteConnection,
     upload: &NewUpload,
     created_at: i64,

@@ -137,7 +137,10 @@ pub(super) async fn names_are_in_one_place_and_only_doomed_ones_are_handed_out(s
         store.find_blob(&here, &digest).await.unwrap().unwrap().key,
         first_key
     );
-    assert_eq!(store.claim_doomed(10).await.unwrap(), std::slice::from_ref(&second_key));
+    assert_eq!(
+        store.claim_doomed(10).await.unwrap(),
+        std::slice::from_ref(&second_key)
+    );
     assert_eq!(store.claim_doomed(10).await.unwrap(), [], "it is claimed");
     store.forget_doomed(&[second_key]).await.unwrap();
 

@@ -54,6 +54,18 @@ pub(super) async fn manifests_need_what_they_refer_to(store: &dyn MetadataStore)
     );
 }
 
+pub(super) async fn an_index_may_list_blobs(store: &dyn MetadataStore) {
+    let here = repo("cache-index");
+    let layer = blob(store, &here, "listed layer").await;
+    let mut list = manifest(&here, "index of layers");
+    list.children = vec![layer];
+    let index = stored(store, list).await;
+    assert_eq!(
+        store.hide_blob(&here, &layer).await.unwrap(),
+        DeleteOutcome::ReferencedBy(index)
+    );
+}
+
 pub(super) async fn tags_move_and_go(store: &dyn MetadataStore) {
     let here = repo("tags/moving");
     let mut put = manifest(&here, "one");
