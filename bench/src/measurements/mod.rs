@@ -37,7 +37,7 @@ pub(crate) struct Scale {
 impl Scale {
     pub(crate) const FULL: Self = Self {
         rounds: 5,
-        round_duration: Duration::from_secs(4),
+        round_duration: Duration::from_secs(3),
         many_tags: 100_000,
         step_rounds: 30,
     };
