@@ -126,7 +126,7 @@ async fn work(assignment: Assignment) -> anyhow::Result<()> {
         .unwrap_or_default();
     let lease = LeaseRequest {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        missing: missing.iter().map(ToString::to_string).collect(),
+        missing: sentences(&missing),
     };
     let state_dir = assignment.state_dir.clone();
     let node = tokio::task::spawn_blocking(move || {
@@ -152,6 +152,20 @@ async fn work(assignment: Assignment) -> anyhow::Result<()> {
         note_panic(ended);
     }
     leased
+}
+
+/// A sentence for each remedy, with all that it helps against.
+fn sentences(missing: &[runtime::MissingPermission]) -> Vec<String> {
+    let by_remedy = missing.chunk_by(|one, next| one.remedy == next.remedy);
+    let sentence = |same: &[runtime::MissingPermission]| {
+        let operations: Vec<String> = same
+            .iter()
+            .map(|lack| format!("cannot {} ({})", lack.operation, lack.reason))
+            .collect();
+        let remedy = same.first().map(|lack| lack.remedy).unwrap_or_default();
+        format!("{}: {remedy}", operations.join(", "))
+    };
+    by_remedy.map(sentence).collect()
 }
 
 /// Takes jobs as they come; ends with the server.
@@ -200,5 +214,31 @@ async fn lease_until_gone(
 fn note_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
         tracing::error!(%error, "a build ended badly");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_remedy_is_told_once() {
+        let lack = |operation: &str, remedy| runtime::MissingPermission {
+            operation: operation.into(),
+            reason: "EPERM".into(),
+            remedy,
+        };
+        let missing = [
+            lack("mount", "be root"),
+            lack("clone", "be root"),
+            lack("route", "add a bridge"),
+        ];
+        assert_eq!(
+            sentences(&missing),
+            [
+                "cannot mount (EPERM), cannot clone (EPERM): be root",
+                "cannot route (EPERM): add a bridge"
+            ]
+        );
     }
 }
