@@ -231,6 +231,8 @@ async fn a_token_opens_its_own_build_alone() {
         worker.create_build(&request("other")).await,
         Err(Error::Denied { .. })
     ));
+    let own = worker.create_build(&request("a")).await;
+    assert!(matches!(own, Err(Error::Denied { .. })), "a build starts no builds");
     // Users are no workers.
     assert!(matches!(
         user.lease(&LeaseRequest::default()).await,

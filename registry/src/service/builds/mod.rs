@@ -164,10 +164,9 @@ impl Builds {
         host: Option<String>,
     ) -> Result<String> {
         let targets = targets(&request);
-        if !targets
-            .iter()
-            .all(|repository| principal.may(Action::Push, repository))
-        {
+        let granted = |repository| principal.may(Action::Push, repository);
+        // A build's token has the rights, but must not start builds that outlive it.
+        if !principal.may_build() || !targets.iter().all(granted) {
             let repositories = targets.into_iter().collect();
             return Err(BuildError::Denied {
                 actor: principal.actor(),
