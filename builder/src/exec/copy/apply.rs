@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, Stat, Uid};
 use rustix::io::Errno;
 
 use super::archive;
+use super::content::copy_content;
 use super::digest::{first_names, join, names, open};
 use super::mode::change;
 use super::sources::{self, Source};
@@ -247,8 +248,7 @@ impl Copier<'_> {
     ) -> Result<(), CopyError> {
         let mut source = File::from(open(from, name, OFlags::NONBLOCK).copying("open", from_path)?);
         let mut copy = create(target)?;
-        // The kernel copies, or shares the blocks where the file system can.
-        io::copy(&mut source, &mut copy).copying("copy to", &target.path)?;
+        copy_content(&mut source, &mut copy).copying("copy to", &target.path)?;
         self.attributes(&source, &copy, stat)
             .copying("set the metadata of", &target.path)?;
         self.keep_time(target, stat)

@@ -5,6 +5,7 @@
 
 mod apply;
 mod archive;
+mod content;
 mod digest;
 mod mode;
 mod sources;
