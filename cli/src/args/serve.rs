@@ -29,7 +29,7 @@ Configuration file (TOML; every key is optional, unknown ones are refused):
   review_delay = \"24h\"       # how long a fresh blob may wait for its manifest
   delete_delay = \"1h\"        # how long an object outlives its last reference
   shutdown_grace = \"30s\"     # how long a stopping server waits for transfers
-  header_read_max = \"30s\"    # how long a client may take to send a request's head
+  header_read_max = \"75s\"    # how long a client may be silent before a request's head
   connections_max = 16384
 
 Examples:
