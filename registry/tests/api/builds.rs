@@ -232,7 +232,10 @@ async fn a_token_opens_its_own_build_alone() {
         Err(Error::Denied { .. })
     ));
     let own = worker.create_build(&request("a")).await;
-    assert!(matches!(own, Err(Error::Denied { .. })), "a build starts no builds");
+    assert!(
+        matches!(own, Err(Error::Denied { .. })),
+        "a build starts no builds"
+    );
     // Users are no workers.
     assert!(matches!(
         user.lease(&LeaseRequest::default()).await,
