@@ -154,12 +154,11 @@ impl Build<'_> {
         copy: &Copy,
         at: &StepRef,
     ) -> Result<[u8; 32], BuildError> {
-        let copy = copy.clone();
-        let digest = blocking::spawn("digest", move || copy::digest(origin.as_deref(), &copy));
-        digest
-            .await
-            .map_err(|_| BuildError::TaskDied)?
-            .map_err(|error| copy_error(at, error))
+        let (copy, stop) = (copy.clone(), self.stop.clone());
+        let digest = blocking::spawn("digest", move || copy::digest(origin.as_deref(), &copy, &stop));
+        let digest = digest.await.map_err(|_| BuildError::TaskDied)?;
+        self.check_stopped()?;
+        digest.map_err(|error| copy_error(at, error))
     }
 
     /// What a COPY reads from; none if it has only inline files.

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use tokio_util::sync::CancellationToken;
 
 use super::sources::{self, Source};
 use super::{CopyContext, CopyError, Origin};
@@ -16,9 +17,14 @@ use crate::snapshot::{Attributes, check_depth, file_type, mtime_of};
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
-/// Hashes the set. Blocking.
-pub(in crate::exec) fn digest(origin: Option<&Origin>, copy: &Copy) -> Result<[u8; 32], CopyError> {
+/// Hashes the set; fails if it is told to stop. Blocking.
+pub(in crate::exec) fn digest(
+    origin: Option<&Origin>,
+    copy: &Copy,
+    stop: &CancellationToken,
+) -> Result<[u8; 32], CopyError> {
     let mut walker = Walker {
+        stop,
         hasher: blake3::Hasher::new_derive_key("layeryard content v1"),
         links: HashMap::new(),
         buffer: vec![0; READ_BUFFER_BYTES],
@@ -36,14 +42,15 @@ pub(in crate::exec) fn digest(origin: Option<&Origin>, copy: &Copy) -> Result<[u
     Ok(*walker.hasher.finalize().as_bytes())
 }
 
-struct Walker {
+struct Walker<'a> {
+    stop: &'a CancellationToken,
     hasher: blake3::Hasher,
     /// Files with several names: their number in the order of the walk.
     links: HashMap<(u64, u64), u64>,
     buffer: Vec<u8>,
 }
 
-impl Walker {
+impl Walker<'_> {
     fn source(&mut self, origin: &Origin, source: &Source) -> Result<(), CopyError> {
         self.frame(b"source");
         if source.is_dir {
@@ -143,13 +150,14 @@ impl Walker {
     }
 
     fn bytes(&mut self, mut file: File) -> io::Result<()> {
-        loop {
+        while !self.stop.is_cancelled() {
             let read = file.read(&mut self.buffer)?;
             if read == 0 {
                 return Ok(());
             }
             self.hasher.update(&self.buffer[..read]);
         }
+        Err(io::Error::other("the build has been stopped"))
     }
 
     fn frame(&mut self, value: &[u8]) {
@@ -183,4 +191,26 @@ pub(super) fn open(dir: &OwnedFd, name: &[u8], flags: OFlags) -> io::Result<Owne
 pub(super) fn join(path: &Path, name: &[u8]) -> PathBuf {
     use std::os::unix::ffi::OsStrExt;
     path.join(std::ffi::OsStr::from_bytes(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hashing_ends_with_the_build() {
+        let stop = CancellationToken::new();
+        let mut walker = Walker {
+            stop: &stop,
+            hasher: blake3::Hasher::new(),
+            links: HashMap::new(),
+            buffer: vec![0; READ_BUFFER_BYTES],
+        };
+        walker.bytes(tempfile::tempfile().unwrap()).unwrap();
+        // Hours of zeros.
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 43).unwrap();
+        stop.cancel();
+        assert!(walker.bytes(file).is_err());
+    }
 }
