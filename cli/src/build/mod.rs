@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use client::api::{BuildOutcome, BuildRequest, BuildStatus};
 use client::api_client::Api;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{BuildArgs, ProgressMode};
 use crate::failure::Cancelled;
@@ -38,29 +39,32 @@ pub(crate) async fn run(args: BuildArgs) -> anyhow::Result<()> {
     let api = server.api().await?;
     let sent = upload::send(&api, context, args.progress).await;
     request.context = Some(server.explain(sent)?);
+    // From here on there is something to cancel; before, a signal ends the program as always.
+    let stop = Stop::listen()?;
     let id = server.explain(api.create_build(&request).await)?.id;
     if args.detach {
         return Ok(output::line(id)?);
     }
-    let status = watch(&api, &id, Screen::new(args.progress, &file_name)).await?;
+    let status = watch(&api, &id, stop, Screen::new(args.progress, &file_name)).await?;
     conclude(status, &request, &server, args.progress)
 }
 
-/// Shows the build until it ends; an interrupt cancels it.
-async fn watch(api: &Api, id: &str, mut screen: Screen) -> anyhow::Result<BuildStatus> {
+/// Shows the build until it ends; an interrupt cancels it, a second one leaves it alone.
+async fn watch(api: &Api, id: &str, mut stop: Stop, mut screen: Screen) -> anyhow::Result<BuildStatus> {
     let mut events = api.events(id, 0);
     let mut cancelled = false;
     let shown = loop {
         tokio::select! {
             biased;
-            interrupted = tokio::signal::ctrl_c(), if !cancelled => {
-                interrupted.context("cannot wait for an interrupt")?;
+            () = stop.wait() => {
+                if cancelled {
+                    break Err(anyhow::Error::from(Cancelled));
+                }
                 cancelled = true;
-                api.cancel_build(id).await?;
-            }
-            interrupted = tokio::signal::ctrl_c(), if cancelled => {
-                interrupted.context("cannot wait for an interrupt")?;
-                break Err(anyhow::Error::from(Cancelled));
+                // It may have ended at this very moment; its events tell.
+                if let Err(error) = api.cancel_build(id).await {
+                    output::warn(format_args!("cannot cancel the build: {error}"));
+                }
             }
             () = tokio::time::sleep(CANCEL_WAIT), if cancelled => break Err(Cancelled.into()),
             event = events.next() => match event {
@@ -75,6 +79,28 @@ async fn watch(api: &Api, id: &str, mut screen: Screen) -> anyhow::Result<BuildS
     api.build(id)
         .await
         .with_context(|| format!("build {id}: no result"))
+}
+
+/// Ctrl-C, or the SIGTERM of a CI system that gives a job up.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("cannot handle SIGINT")?,
+            terminate: signal(SignalKind::terminate()).context("cannot handle SIGTERM")?,
+        })
+    }
+
+    async fn wait(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
 }
 
 fn conclude(
