@@ -195,9 +195,17 @@ pub(crate) fn remove_tree(path: &Path) -> io::Result<()> {
             if matches!(name.to_bytes(), b"." | b"..") || !remove_name(&dir, name)? {
                 continue;
             }
-            let place = OsString::from(format!(".removing-{moved}"));
-            moved += 1;
-            rustix::fs::renameat(&dir, name, &root, &place)?;
+            // An earlier attempt that did not end may have left names of this kind.
+            let place = loop {
+                let place = OsString::from(format!(".removing-{moved}"));
+                moved += 1;
+                let flags = rustix::fs::RenameFlags::NOREPLACE;
+                match rustix::fs::renameat_with(&dir, name, &root, &place, flags) {
+                    Ok(()) => break place,
+                    Err(Errno::EXIST) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            };
             pending.push(place);
         }
         let Some(next) = pending.last().cloned() else {
@@ -320,6 +328,7 @@ mod tests {
         let path = dir.path().join("tree");
         std::fs::create_dir(&path).unwrap();
         symlink("/etc", path.join("link")).unwrap();
+        std::fs::create_dir_all(path.join(".removing-0/left/over")).unwrap();
         let mut level = Root::open(&path).unwrap().0;
         for _ in 0..600 {
             rustix::fs::mkdirat(&level, "d", Mode::from_raw_mode(0o700)).unwrap();
