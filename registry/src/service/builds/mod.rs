@@ -210,9 +210,7 @@ impl Builds {
     /// The builds that a caller may see, newest first.
     pub(crate) fn list(&self, principal: &Principal) -> Vec<BuildStatus> {
         let builds: Vec<Arc<Build>> = self.table.lock().builds.values().rev().cloned().collect();
-        let visible = builds
-            .iter()
-            .filter(|build| principal.may(Action::Pull, &build.repository));
+        let visible = builds.iter().filter(|build| Self::sees(principal, build));
         visible.map(|build| build.status()).collect()
     }
 
@@ -295,14 +293,17 @@ impl Builds {
     /// A build that the caller may see; others don't exist for it.
     fn visible(&self, principal: &Principal, id: &str) -> Result<Arc<Build>> {
         let build = self.find(id)?;
-        let own = match principal {
-            Principal::Build(grant) => grant.build == build.id,
-            other => other.may(Action::Pull, &build.repository),
-        };
-        if own {
+        if Self::sees(principal, &build) {
             Ok(build)
         } else {
             Err(BuildError::Unknown(id.to_owned()))
+        }
+    }
+
+    fn sees(principal: &Principal, build: &Build) -> bool {
+        match principal {
+            Principal::Build(grant) => grant.build == build.id,
+            other => other.may(Action::Pull, &build.repository),
         }
     }
 }

@@ -140,3 +140,19 @@ async fn builds_outlive_the_server_as_history() {
     assert!(!dir.path().join(format!("builds/{running}.ndjson")).exists());
     builds.stop().await;
 }
+
+#[tokio::test]
+async fn a_builds_token_sees_no_other_build_and_starts_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let builds = open(dir.path()).await;
+    let mine = builds.create(&USER, request(true), None).await.unwrap();
+    let job = builds.lease(LeaseRequest::default()).await.unwrap();
+    let worker = builds.tokens.find(&job.token).unwrap();
+    let other = builds.create(&USER, request(true), None).await.unwrap();
+    let listed: Vec<String> = builds.list(&worker).into_iter().map(|build| build.id).collect();
+    assert_eq!(listed, [mine]);
+    assert!(builds.status(&worker, &other).is_err());
+    let started = builds.create(&worker, request(true), None).await;
+    assert!(matches!(started, Err(BuildError::Denied { .. })), "{started:?}");
+    builds.stop().await;
+}
