@@ -5,7 +5,7 @@
 //! | `planning` | asks the planner until the plan stands, resolving bases |
 //! | `stage` | one stage: look-ups in waves, then what missed, in order |
 //! | `prepare`, `key` | a step's inputs to its cache key and its layer's time |
-//! | `step`, `run`, `copy` | the step itself, on a writable tree |
+//! | `step`, `run`, `places`, `copy` | the step itself, on a writable tree |
 //! | `commit` | tar, upload and record of a finished step while the next runs |
 //! | `tree` | cached layers back to directories, only if a step needs them |
 //! | `image` | configuration, manifest, tags |
@@ -21,6 +21,7 @@ mod input;
 mod key;
 mod node;
 mod output;
+mod places;
 mod planning;
 mod prepare;
 mod run;

@@ -11,6 +11,7 @@ use super::Build;
 use super::commit::Commit;
 use super::copy::{self, Owner};
 use super::error::{BuildError, StepRef};
+use super::places::Places;
 use super::prepare::{Prepared, copy_error};
 use super::stage::presence;
 use super::state::{Info, StageLayer, StageState};
@@ -45,7 +46,16 @@ impl Build<'_> {
         let tree = pending.tree(parent.as_ref()).map_err(snapshot_error)?;
         let low = self.clock(at, Clock::start)?;
         match &step.operation {
-            Operation::Run(run) => self.run(run, tree, state.epoch, at).await?,
+            Operation::Run(run) => {
+                let places_error = |source| BuildError::StepIo {
+                    at: at.boxed(),
+                    action: "make the places of /proc, /sys, /dev and files in /etc".to_owned(),
+                    source,
+                };
+                let places = Places::make(&tree).map_err(places_error)?;
+                self.run(run, tree, state.epoch, at).await?;
+                places.remove(&pending.fs()).map_err(places_error)?;
+            }
             Operation::Copy(copy) => self.copy(copy, tree, at).await?,
             Operation::Mkdir(mkdir) => self.mkdir(mkdir, &tree, at)?,
             Operation::Config => {}

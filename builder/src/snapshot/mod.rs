@@ -39,4 +39,4 @@ pub(crate) use inroot::check_depth;
 pub use meta::{ChainId, Meta, Times};
 pub use overlay::{Overlay, Snapshotter, Tree};
 pub use store::{Pending, Snapshot, Store};
-pub(crate) use stub::STUB_DIRS;
+pub(crate) use stub::{STUB_DIRS, STUB_FILES};

@@ -12,7 +12,7 @@ use super::error::IoContext;
 
 /// Directories and files of the stub, relative to its root.
 pub(crate) const STUB_DIRS: [&str; 4] = ["proc", "sys", "dev", "etc"];
-const STUB_FILES: [&str; 3] = ["etc/resolv.conf", "etc/hosts", "etc/hostname"];
+pub(crate) const STUB_FILES: [&str; 3] = ["etc/resolv.conf", "etc/hosts", "etc/hostname"];
 
 const DIR_MODE: u32 = 0o755;
 const FILE_MODE: u32 = 0o644;

@@ -64,6 +64,42 @@ impl Memory {
         self.0.tags.lock().unwrap().insert(name.to_owned(), digest);
     }
 
+    /// An image of another's layers and more, uncompressed ones.
+    pub(crate) fn add_layers(&self, name: &str, base: &str, layers: &[Vec<u8>]) {
+        let manifest = self.0.manifests.lock().unwrap()[&self.tags()[base]].clone();
+        let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let parsed = Manifest::parse(Some(OCI_MANIFEST), serde_json::to_vec(&manifest).unwrap()).unwrap();
+        let mut blobs = self.0.blobs.lock().unwrap();
+        let config = blobs[&(base.to_owned(), parsed.config().unwrap().digest)].clone();
+        let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+        for layer in parsed.layers() {
+            let data = blobs[&(base.to_owned(), layer.digest)].clone();
+            blobs.insert((name.to_owned(), layer.digest), data);
+        }
+        for layer in layers {
+            let digest = Digest::sha256(layer);
+            let descriptor = Descriptor::new(oci::media_type::OCI_LAYER_TAR, digest, layer.len() as u64);
+            manifest["layers"]
+                .as_array_mut()
+                .unwrap()
+                .push(serde_json::to_value(descriptor).unwrap());
+            config["rootfs"]["diff_ids"]
+                .as_array_mut()
+                .unwrap()
+                .push(digest.to_string().into());
+            blobs.insert((name.to_owned(), digest), layer.clone().into());
+        }
+        let config = serde_json::to_vec(&config).unwrap();
+        let digest = Digest::sha256(&config);
+        let descriptor = Descriptor::new(oci::media_type::OCI_CONFIG, digest, config.len() as u64);
+        manifest["config"] = serde_json::to_value(descriptor).unwrap();
+        blobs.insert((name.to_owned(), digest), config.into());
+        let manifest = serde_json::to_vec(&manifest).unwrap();
+        let digest = Digest::sha256(&manifest);
+        self.0.manifests.lock().unwrap().insert(digest, manifest.into());
+        self.0.tags.lock().unwrap().insert(name.to_owned(), digest);
+    }
+
     pub(crate) fn tags(&self) -> BTreeMap<String, Digest> {
         self.0.tags.lock().unwrap().clone()
     }

@@ -266,3 +266,45 @@ async fn a_heredoc_script_is_a_program() {
         .await;
     assert_eq!(image.entry(1, "said").content, "/dev/pipes/EOF\n");
 }
+
+#[tokio::test]
+async fn an_image_that_deleted_the_places_of_mounts_can_run() {
+    let fixture = Fixture::new();
+    let text = "FROM base\nRUN true\nFROM scratch\nCOPY --from=0 / /\n";
+    fixture.build(text).await;
+    let layer = |entries: &[&str]| {
+        let mut builder = tar::Builder::new(Vec::new());
+        for path in entries {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            header.set_mode(0o644);
+            header.set_mtime(1_600_000_000);
+            builder.append_data(&mut header, path, &b""[..]).unwrap();
+        }
+        builder.into_inner().unwrap()
+    };
+    fixture.memory.add_layers(
+        "bare",
+        "base",
+        &[
+            layer(&["etc/hostname", "etc/hosts"]),
+            layer(&[
+                "etc/.wh.hostname",
+                "etc/.wh.hosts",
+                "etc/.wh.resolv.conf",
+                ".wh.dev",
+            ]),
+        ],
+    );
+    let first = fixture
+        .build("FROM bare\nRUN cat /etc/hostname > /name; test -c /dev/null && ls /etc > /list\n")
+        .await;
+    assert_eq!(
+        first.names(3),
+        ["list", "name"],
+        "the layer does not know of the places"
+    );
+    assert_eq!(first.entry(3, "name").content, "layeryard\n");
+    let again = fixture.build("FROM bare\nRUN cat /etc/hostname > /name; test -c /dev/null && ls /etc > /list\nRUN ls /etc > /list2; echo x > /etc/x\n").await;
+    assert_eq!(again.names(4), ["etc/", "etc/x", "list2"]);
+}

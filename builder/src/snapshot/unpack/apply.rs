@@ -369,6 +369,26 @@ impl<'a> Extractor<'a> {
 }
 
 impl Applied {
+    /// A directory was moved, and with it whatever is noted below it.
+    pub(super) fn rebase(&mut self, from: &Path, to: &Path) {
+        let moved = |path: &PathBuf| match path.strip_prefix(from) {
+            Ok(rest) if !rest.as_os_str().is_empty() => to.join(rest),
+            _ => path.clone(),
+        };
+        self.implied = self.implied.iter().map(moved).collect();
+        self.whiteouts = self.whiteouts.iter().map(moved).collect();
+        self.links = self
+            .links
+            .iter()
+            .map(|(path, target)| (moved(path), moved(target)))
+            .collect();
+        self.dir_times = self
+            .dir_times
+            .iter()
+            .map(|(path, time)| (moved(path), *time))
+            .collect();
+    }
+
     /// Sets the directories' times, deepest first.
     pub fn set_dir_times(&self, root: &Root) -> io::Result<()> {
         for (path, time) in self.dir_times.iter().rev() {

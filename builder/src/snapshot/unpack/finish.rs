@@ -5,9 +5,11 @@
 
 use std::fs::File;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::super::attributes::{Attributes, file_type, mtime_of, mtime_stamps};
 use super::super::inroot::Root;
@@ -15,8 +17,8 @@ use super::apply::Applied;
 
 /// Brings the layer in `root` in line with the tree below it.
 pub(super) fn finish(root: &Root, lower: &Root, applied: &mut Applied) -> io::Result<()> {
-    // A parent's path sorts before its children's.
-    for path in std::mem::take(&mut applied.implied) {
+    // A parent's path sorts before its children's; moving a directory renames what is still to be done.
+    while let Some(path) = applied.implied.pop_first() {
         implied(root, lower, &path, applied)?;
     }
     for (path, target) in std::mem::take(&mut applied.links) {
@@ -51,7 +53,9 @@ fn implied(root: &Root, lower: &Root, path: &Path, applied: &mut Applied) -> io:
         }
         FileType::Symlink => {
             let target = lower.resolve(path, true)?;
-            move_content(root, lower, path, &target)
+            move_content(root, lower, path, &target)?;
+            applied.rebase(path, &target);
+            Ok(())
         }
         _ => Err(io::Error::new(
             io::ErrorKind::NotADirectory,
@@ -72,15 +76,31 @@ fn move_content(root: &Root, lower: &Root, from: &Path, to: &Path) -> io::Result
             Attributes::read(&from)?.write(&to)?;
         }
     }
-    let source = root.open_dir(from)?;
-    for entry in rustix::fs::Dir::read_from(&source)? {
-        let name = entry?.file_name().to_owned();
-        if !matches!(name.to_bytes(), b"." | b"..") {
-            rustix::fs::renameat(&source, &name, &target, &name)?;
-        }
-    }
+    merge(&root.open_dir(from)?, &target)?;
     let (dir, name) = parent(root, from)?;
     rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)?;
+    Ok(())
+}
+
+/// Moves everything in one directory to another; directories of the same name are merged, of other things the moved
+/// one stays, as if its entry had come last.
+fn merge(from: &OwnedFd, to: &OwnedFd) -> io::Result<()> {
+    for entry in Dir::read_from(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match rustix::fs::renameat(from, name, to, name) {
+            Err(Errno::NOTEMPTY | Errno::EXIST) => {
+                let flags = OFlags::DIRECTORY | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+                let open = |dir: &OwnedFd| rustix::fs::openat(dir, name, flags, Mode::empty());
+                merge(&open(from)?, &open(to)?)?;
+                rustix::fs::unlinkat(from, name, AtFlags::REMOVEDIR)?;
+            }
+            result => result?,
+        }
+    }
     Ok(())
 }
 
@@ -130,7 +150,7 @@ fn lower_stat(lower: &Root, path: &Path) -> io::Result<Option<rustix::fs::Stat>>
     }
 }
 
-fn parent<'p>(root: &Root, path: &'p Path) -> io::Result<(std::os::fd::OwnedFd, &'p std::ffi::OsStr)> {
+fn parent<'p>(root: &Root, path: &'p Path) -> io::Result<(OwnedFd, &'p std::ffi::OsStr)> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     Ok((root.open_dir(path.parent().unwrap_or(Path::new("")))?, name))
 }

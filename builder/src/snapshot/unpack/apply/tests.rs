@@ -372,3 +372,43 @@ fn every_compression_and_every_member_is_read() {
         );
     }
 }
+
+#[test]
+fn what_lies_under_a_link_of_a_lower_layer_moves_to_where_it_leads() {
+    let fixture = Fixture::new();
+    let base = fixture.layer(
+        None,
+        Archive::default()
+            .dir("real/")
+            .file("real/gone", "")
+            .file("real/kept", "kept")
+            .dir("real/sub/")
+            .entry(b'2', "esc", "real", ""),
+    );
+    fs::set_permissions(base.fs().join("real/sub"), fs::Permissions::from_mode(0o700)).unwrap();
+    let top = fixture.layer(
+        Some(&base),
+        Archive::default()
+            .file("esc/.wh.gone", "")
+            .file("esc/.wh.never-was", "")
+            .file("esc/sub/new", "")
+            .file("real/sub/other", "")
+            .entry(b'1', "esc/also", "real/kept", ""),
+    );
+    assert_eq!(
+        fixture.tree(&top),
+        [
+            "esc -> real",
+            "real",
+            "real/also",
+            "real/kept",
+            "real/sub",
+            "real/sub/new",
+            "real/sub/other"
+        ]
+    );
+    assert_eq!(
+        fs::metadata(top.fs().join("real/sub")).unwrap().mode() & 0o7777,
+        0o700
+    );
+}
