@@ -9,7 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
 use super::compare::same_content;
@@ -18,7 +18,8 @@ use super::sparse::SparseReader;
 use super::tar::{Entry, Kind, TarWriter};
 use super::time::LayerTimes;
 use crate::snapshot::{
-    Attributes, ImageXattrs, STUB_DIRS, Tree, check_depth, file_type, image_xattrs, mtime_of,
+    Attributes, ImageXattrs, STUB_DIRS, Tree, check_depth, file_type, first_names, image_xattrs, join,
+    mtime_of, names,
 };
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -363,34 +364,12 @@ fn is_untouched_stub(path: &Path, attributes: &Attributes) -> bool {
         && attributes.xattrs.is_empty()
 }
 
-/// Enough of a long path to find it.
-fn first_names(path: &Path) -> PathBuf {
-    path.components().take(4).collect()
-}
-
-fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
 fn stat_at(dir: impl AsFd, name: &[u8]) -> io::Result<Option<Stat>> {
     match rustix::fs::statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(stat) => Ok(Some(stat)),
         Err(Errno::NOENT) => Ok(None),
         Err(errno) => Err(errno.into()),
     }
-}
-
-fn join(path: &Path, name: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    path.join(std::ffi::OsStr::from_bytes(name))
 }
 
 fn tar_path(path: &Path) -> Vec<u8> {

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use super::SnapshotError;
 use super::error::IoContext;
-use super::inroot;
 use super::store::{Index, Shared, Snapshot, write_meta};
+use super::walk;
 
 /// After this much time without work the file system is synced once, so that the cache survives a power cut.
 const IDLE: Duration = Duration::from_secs(30);
@@ -100,7 +100,7 @@ fn empty_trash(trash: &Path) {
     for entry in entries.flatten() {
         // The clock's probe files lie here too and are nobody's trash yet.
         if entry.file_type().is_ok_and(|kind| kind.is_dir())
-            && let Err(error) = inroot::remove_tree(&entry.path())
+            && let Err(error) = walk::remove_tree(&entry.path())
         {
             tracing::warn!(path = %entry.path().display(), %error, "could not empty the trash");
         }

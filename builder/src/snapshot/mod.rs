@@ -25,6 +25,7 @@ mod overlay;
 mod store;
 mod stub;
 pub mod unpack;
+mod walk;
 
 pub use attributes::Attributes;
 #[cfg(test)]
@@ -32,11 +33,11 @@ pub(crate) use attributes::mtime_stamps;
 pub(crate) use attributes::{ImageXattrs, file_type, image_xattrs, mtime_of, set_mtime};
 pub use clock::Clock;
 pub use error::{IoContext, SnapshotError};
-#[cfg(test)]
-pub(crate) use inroot::MAX_TREE_DEPTH;
 pub use inroot::Root;
-pub(crate) use inroot::check_depth;
 pub use meta::{ChainId, Meta, Times};
 pub use overlay::{Overlay, Snapshotter, Tree};
 pub use store::{Pending, Snapshot, Store};
 pub(crate) use stub::{STUB_DIRS, STUB_FILES};
+#[cfg(test)]
+pub(crate) use walk::MAX_TREE_DEPTH;
+pub(crate) use walk::{check_depth, first_names, join, names};

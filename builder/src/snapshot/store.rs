@@ -16,7 +16,7 @@ use super::error::{IoContext, SnapshotError};
 use super::janitor::{Janitor, Request};
 use super::meta::{ChainId, META_VERSION, Meta, Times};
 use super::overlay::{Snapshotter, Tree, Writable};
-use super::{inroot, stub};
+use super::{stub, walk};
 
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// How many numbers one write of the counter file reserves.
@@ -239,7 +239,7 @@ impl Pending {
         times: Option<Times>,
     ) -> Result<Arc<Snapshot>, SnapshotError> {
         let work = self.dir.join("work");
-        inroot::remove_tree(&work).on("remove", &work)?;
+        walk::remove_tree(&work).on("remove", &work)?;
         let meta = Meta {
             v: META_VERSION,
             boot_id: self.shared.boot_id.clone(),

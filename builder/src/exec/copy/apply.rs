@@ -15,12 +15,14 @@ use rustix::io::Errno;
 
 use super::archive;
 use super::content::copy_content;
-use super::digest::{first_names, join, names, open};
+use super::digest::open;
 use super::mode::change;
 use super::sources::{self, Source};
 use super::{CopyContext, CopyError, Origin};
 use crate::plan::Copy;
-use crate::snapshot::{Attributes, Root, check_depth, file_type, mtime_of, set_mtime};
+use crate::snapshot::{
+    Attributes, Root, check_depth, file_type, first_names, join, mtime_of, names, set_mtime,
+};
 
 const NEW_DIR_MODE: u32 = 0o755;
 const INLINE_FILE_MODE: u32 = 0o644;

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use tokio_util::sync::CancellationToken;
 
 use super::sources::{self, Source};
 use super::{CopyContext, CopyError, Origin};
 use crate::plan::Copy;
-use crate::snapshot::{Attributes, check_depth, file_type, mtime_of};
+use crate::snapshot::{Attributes, check_depth, file_type, first_names, join, mtime_of, names};
 
 const READ_BUFFER_BYTES: usize = 256 << 10;
 
@@ -166,31 +166,9 @@ impl Walker<'_> {
     }
 }
 
-/// Enough of a long path to find it.
-pub(super) fn first_names(path: &Path) -> PathBuf {
-    path.components().take(4).collect()
-}
-
-pub(super) fn names(dir: &OwnedFd) -> io::Result<Vec<Vec<u8>>> {
-    let mut names = Vec::new();
-    for entry in Dir::read_from(dir)? {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if name != b"." && name != b".." {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
 pub(super) fn open(dir: &OwnedFd, name: &[u8], flags: OFlags) -> io::Result<OwnedFd> {
     let flags = flags | OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     Ok(rustix::fs::openat(dir, name, flags, Mode::empty())?)
-}
-
-pub(super) fn join(path: &Path, name: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    path.join(std::ffi::OsStr::from_bytes(name))
 }
 
 #[cfg(test)]

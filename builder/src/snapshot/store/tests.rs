@@ -1,6 +1,6 @@
 use std::os::unix::fs::MetadataExt;
 
-use super::super::Overlay;
+use super::super::{Overlay, Root};
 use super::*;
 
 fn open(dir: &Path) -> Store {
@@ -22,7 +22,7 @@ fn writes_go_to_the_upper_and_become_the_next_lower() {
     let base = layer(&store, None, &[("a", "1"), ("b", "2")]);
     let pending = store.begin(Some(&base)).unwrap();
     {
-        let tree = inroot::Root::new(pending.tree(Some(&base)).unwrap().into_fd());
+        let tree = Root::new(pending.tree(Some(&base)).unwrap().into_fd());
         assert!(
             tree.stat(Path::new("etc/resolv.conf")).unwrap().is_some(),
             "the stub is below"
@@ -31,7 +31,7 @@ fn writes_go_to_the_upper_and_become_the_next_lower() {
         tree.make_dirs(Path::new("d"), 0o700, |_, _| Ok(())).unwrap();
     }
     let top = pending.commit(Some(Arc::clone(&base)), None, None).unwrap();
-    let merged = inroot::Root::new(store.tree(Some(&top)).unwrap().into_fd());
+    let merged = Root::new(store.tree(Some(&top)).unwrap().into_fd());
     assert!(merged.stat(Path::new("a")).unwrap().is_none());
     assert!(
         merged.stat(Path::new("etc")).unwrap().is_none(),
@@ -65,7 +65,7 @@ fn an_empty_chain_is_an_empty_tree() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let tree = store.tree(None).unwrap();
-    let root = inroot::Root::new(tree.into_fd()).open_dir(Path::new("")).unwrap();
+    let root = Root::new(tree.into_fd()).open_dir(Path::new("")).unwrap();
     let mut entries = rustix::fs::Dir::read_from(root).unwrap();
     assert!(entries.all(|entry| entry.unwrap().file_name().to_bytes().starts_with(b".")));
 }

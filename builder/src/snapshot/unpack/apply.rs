@@ -3,7 +3,6 @@
 //! Names are resolved once per directory; every entry is then made by name in an open directory, in the order create,
 //! owner, mode, extended attributes, time. Directories get their times last, since making entries in them changes it.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -18,6 +17,7 @@ use super::super::attributes::{
     CAPABILITY_XATTR, OVERLAY_XATTRS, OVERLAY_XATTRS_TRUSTED, USER_XATTRS, file_type, mtime_stamps, set_mtime,
 };
 use super::super::inroot::Root;
+use super::applied::Applied;
 use super::reader::{Content, Member, MemberKind};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -51,17 +51,6 @@ pub struct Extractor<'a> {
     buffer: Vec<u8>,
     entries: u64,
     bytes: u64,
-}
-
-/// What is left to do, and what a layer's lower tree decides.
-#[derive(Debug, Default)]
-pub struct Applied {
-    /// Directories without an entry of their own.
-    pub implied: BTreeSet<PathBuf>,
-    pub whiteouts: Vec<PathBuf>,
-    /// Hardlinks, name and target, to what the archive does not have.
-    pub links: Vec<(PathBuf, PathBuf)>,
-    pub dir_times: BTreeMap<PathBuf, i64>,
 }
 
 struct Parent {
@@ -365,45 +354,6 @@ impl<'a> Extractor<'a> {
             Some((seconds, instant)) if member.mtime == seconds.saturating_mul(1_000_000_000) => instant,
             _ => member.mtime,
         }
-    }
-}
-
-impl Applied {
-    /// A directory was moved, and with it whatever is noted below it.
-    pub(super) fn rebase(&mut self, from: &Path, to: &Path) {
-        let moved = |path: &PathBuf| match path.strip_prefix(from) {
-            Ok(rest) if !rest.as_os_str().is_empty() => to.join(rest),
-            _ => path.clone(),
-        };
-        self.implied = self.implied.iter().map(moved).collect();
-        self.whiteouts = self.whiteouts.iter().map(moved).collect();
-        self.links = self
-            .links
-            .iter()
-            .map(|(path, target)| (moved(path), moved(target)))
-            .collect();
-        self.dir_times = self
-            .dir_times
-            .iter()
-            .map(|(path, time)| (moved(path), *time))
-            .collect();
-    }
-
-    /// Sets the directories' times, deepest first.
-    pub fn set_dir_times(&self, root: &Root) -> io::Result<()> {
-        for (path, time) in self.dir_times.iter().rev() {
-            match root.open_dir(path) {
-                Ok(dir) => rustix::fs::futimens(&dir, &mtime_stamps(*time))?,
-                // A later entry replaced it.
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                    ) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
     }
 }
 

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use super::super::attributes::{Attributes, file_type, mtime_of, mtime_stamps};
 use super::super::inroot::Root;
-use super::apply::Applied;
+use super::applied::Applied;
 
 /// Brings the layer in `root` in line with the tree below it.
 pub(super) fn finish(root: &Root, lower: &Root, applied: &mut Applied) -> io::Result<()> {

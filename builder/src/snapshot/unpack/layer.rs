@@ -7,7 +7,8 @@ use oci::{Algorithm, Digest, Hasher};
 
 use super::super::inroot::Root;
 use super::super::{Snapshot, SnapshotError, Store, Times, Tree};
-use super::apply::{Applied, Extractor, Options};
+use super::applied::Applied;
+use super::apply::{Extractor, Options};
 use super::finish::finish;
 use super::reader::Reader;
 use crate::snapshot::store::Pending;
