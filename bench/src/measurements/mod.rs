@@ -36,17 +36,17 @@ pub(crate) struct Scale {
 
 impl Scale {
     pub(crate) const FULL: Self = Self {
-        rounds: 5,
-        round_duration: Duration::from_secs(3),
+        rounds: 3,
+        round_duration: Duration::from_secs(2),
         many_tags: 100_000,
-        step_rounds: 30,
+        step_rounds: 20,
     };
     /// For working on the bench: its figures mean little.
     pub(crate) const QUICK: Self = Self {
         rounds: 2,
         round_duration: Duration::from_secs(1),
         many_tags: 5_000,
-        step_rounds: 5,
+        step_rounds: 3,
     };
 }
 
