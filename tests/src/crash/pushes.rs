@@ -54,7 +54,7 @@ fn nothing_acknowledged_is_lost_and_nothing_half_visible() {
         "{INSTANTS} kills, {acknowledged} acknowledged blobs and manifests"
     ));
     assert!(
-        acknowledged > INSTANTS,
+        acknowledged > INSTANTS / 4,
         "hardly anything was pushed: {acknowledged}"
     );
     ledgers

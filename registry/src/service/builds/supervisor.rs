@@ -261,8 +261,18 @@ mod tests {
             .await
             .unwrap();
         assert!(news.recv().await.is_none(), "an ordered end is no news");
-        // Killed, it stays a zombie until its new parent waits.
-        let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
-        assert!(state.is_empty() || state.contains(") Z "), "{state}");
+        // A killed process takes a moment to die, and stays a zombie until its new parent waits.
+        let is_dead = || {
+            let state = std::fs::read_to_string(format!("/proc/{child}/stat")).unwrap_or_default();
+            state.is_empty() || state.contains(") Z ")
+        };
+        let dying = async {
+            while !is_dead() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(30), dying)
+            .await
+            .expect("what the worker started lives on");
     }
 }
