@@ -5,7 +5,7 @@ ARG RUNTIME_IMAGE=debian:12-slim
 FROM ${RUST_IMAGE} AS build
 WORKDIR /src
 COPY . .
-RUN cargo build --release --locked -p layeryard && cp target/release/layeryard /usr/local/bin/layeryard
+RUN cargo build --profile dist --locked -p layeryard && cp target/dist/layeryard /usr/local/bin/layeryard
 
 FROM ${RUNTIME_IMAGE}
 RUN apt-get update \

@@ -15,10 +15,10 @@ fi
 export LAYERYARD_PEERS_DIR=${LAYERYARD_PEERS_DIR:-$HOME/.cache/layeryard-peers}
 
 tests/peers/install.sh debian rootfs distribution bench
-cargo build --release --locked -p layeryard -p layeryard-bench
+cargo build --profile dist --locked -p layeryard -p layeryard-bench
 
 # crun refuses a cgroup v2 hierarchy that has controllers beside v1 ones: in here, nobody sees such a one.
 exec unshare --mount --propagation private -- bash -c '
     if grep -qs . /sys/fs/cgroup/unified/cgroup.controllers; then umount /sys/fs/cgroup/unified; fi
-    exec target/release/bench --layeryard target/release/layeryard --report bench/README.md "$@"
+    exec target/dist/bench --layeryard target/dist/layeryard --report bench/README.md "$@"
 ' bench "$@"

@@ -10,6 +10,7 @@ mod blobs;
 mod cache;
 mod fresh;
 mod lists;
+mod log;
 mod manifests;
 mod rows;
 mod tags;
@@ -31,6 +32,7 @@ use sqlx::{ConnectOptions, Connection};
 
 use super::{MetadataError, MetadataStore, Opened, Result};
 use crate::config::Limits;
+use crate::report::chain;
 use fresh::Fresh;
 use rows::During;
 use writer::Writer;
@@ -42,7 +44,7 @@ const GENERATION: i64 = 1;
 
 /// The log is written back into the database after so many pages (16 MB): seldom enough that its syncs don't show in the
 /// rate of commits, often enough to stay small.
-const WAL_PAGES_MAX: &str = "4000";
+const LOG_PAGES_MAX: u64 = 4000;
 
 /// How long a reader waits for a connection of the pool.
 const READER_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -81,7 +83,7 @@ impl Sqlite {
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
             .pragma("cache_size", "-8000")
-            .pragma("wal_autocheckpoint", WAL_PAGES_MAX)
+            .pragma("wal_autocheckpoint", LOG_PAGES_MAX.to_string())
             // A savepoint's journal would else be a file now and then, made while everybody waits.
             .pragma("temp_store", "memory")
             .disable_statement_logging();
@@ -97,6 +99,7 @@ impl Sqlite {
             })?;
         let boot_id = boot_id();
         let opened = take_over(&mut connection, &boot_id).await?;
+        lengthen_log(path).await;
         let readers = SqlitePoolOptions::new()
             .max_connections(READERS)
             .acquire_timeout(READER_WAIT_MAX)
@@ -163,6 +166,22 @@ async fn take_over(connection: &mut SqliteConnection, boot_id: &str) -> Result<O
         store_uuid,
         after_power_cut: !clean && last_boot != boot_id,
     })
+}
+
+/// A log that stays short only costs time: a full disk must not keep the server from starting, nor from deleting.
+async fn lengthen_log(path: &Path) {
+    let path = path.to_owned();
+    match tokio::task::spawn_blocking(move || log::lengthen(&path, LOG_PAGES_MAX)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(
+            error = chain(&error),
+            "the database's log stays short: commits take longer"
+        ),
+        Err(error) => tracing::warn!(
+            error = chain(&error),
+            "the database's log stays short: commits take longer"
+        ),
+    }
 }
 
 /// Which run of the kernel this is: bytes written under another one may have been lost.
