@@ -135,7 +135,7 @@ impl From<RegistryError> for ApiError {
         let message = error.to_string();
         let new = |code| Self::new(code, message.clone());
         match &error {
-            E::Denied { .. } => new(Code::Denied),
+            E::Denied { .. } | E::NotAdmin { .. } => new(Code::Denied),
             E::NameUnknown(_) => new(Code::NameUnknown),
             E::BlobUnknown { digest, .. } => new(Code::BlobUnknown).with_detail(json!({ "digest": digest })),
             E::BlobInUse { manifest, .. } => {

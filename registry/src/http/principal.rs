@@ -58,6 +58,14 @@ impl Principal {
             repository: repository.clone(),
         })
     }
+
+    /// Passes for those who may run the whole server.
+    pub(crate) fn require_admin(&self) -> Result<(), RegistryError> {
+        if self.is_admin() {
+            return Ok(());
+        }
+        Err(RegistryError::NotAdmin { actor: self.actor() })
+    }
 }
 
 impl FromRequestParts<AppState> for Principal {
@@ -67,5 +75,17 @@ impl FromRequestParts<AppState> for Principal {
         // Without the extension nobody said how the request came: the strictest rule.
         let via = parts.extensions.get::<Via>().copied().unwrap_or(Via::Socket);
         state.principal(via, &parts.headers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_server_is_run_by_those_who_may_do_everything() {
+        assert!(Principal::Anonymous(Anonymous::ReadWrite).require_admin().is_ok());
+        assert!(Principal::Anonymous(Anonymous::ReadOnly).require_admin().is_err());
+        assert!(Principal::Worker.require_admin().is_err());
     }
 }

@@ -23,6 +23,8 @@ pub(crate) enum Action {
     Pull,
     Push,
     Delete,
+    /// Rules, restoring, and what else concerns those who run a repository.
+    Admin,
 }
 
 /// What a build may do: pull anywhere, push and keep its step cache in named repositories.
@@ -54,6 +56,11 @@ impl Principal {
 
     /// Whether it may send what builds are made of; where a build writes is checked with the build.
     pub(crate) fn may_build(&self) -> bool {
+        matches!(self, Self::Anonymous(Anonymous::ReadWrite))
+    }
+
+    /// Whether it may run the whole server: accounts, collection, integrity.
+    pub(crate) fn is_admin(&self) -> bool {
         matches!(self, Self::Anonymous(Anonymous::ReadWrite))
     }
 
@@ -135,6 +142,8 @@ mod tests {
         assert_eq!(may(Action::Pull), [true, true, true]);
         assert_eq!(may(Action::Push), [true, true, false]);
         assert_eq!(may(Action::Delete), [false, false, false]);
+        assert_eq!(may(Action::Admin), [false, false, false]);
+        assert!(!principal.is_admin());
         tokens.revoke("b1");
         assert!(tokens.find(&token).is_none());
         assert!(matches!(tokens.find(tokens.worker()), Some(Principal::Worker)));

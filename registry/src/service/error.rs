@@ -11,6 +11,8 @@ pub(crate) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 pub(crate) enum RegistryError {
     #[error("{actor} may not do this in repository {repository}")]
     Denied { actor: String, repository: RepoName },
+    #[error("{actor} may not do this: it takes the rights of an administrator")]
+    NotAdmin { actor: String },
     #[error("repository {0} is not known")]
     NameUnknown(RepoName),
     #[error("blob {digest} is not in repository {repository}")]
