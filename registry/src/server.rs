@@ -6,8 +6,6 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::task::JoinHandle;
-
 use crate::config::{Anonymous, Config};
 use crate::http::{App, AppState, Inner, Metrics, Via};
 use crate::listen::{self, Connections, Socket};
@@ -15,7 +13,7 @@ use crate::lock::{DataDirLock, LockError};
 use crate::metadata::sqlite::Sqlite;
 use crate::metadata::{MetadataError, MetadataStore, Upkeep};
 use crate::report::chain;
-use crate::service::{Building, Registry, Tokens};
+use crate::service::{Building, Jobs, Registry, Tokens};
 use crate::storage::filesystem::Filesystem;
 use crate::storage::{BlobStore, StorageError};
 
@@ -26,7 +24,7 @@ pub struct Server {
     addresses: Vec<SocketAddr>,
     socket: Socket,
     run_dir: PathBuf,
-    background: Vec<JoinHandle<()>>,
+    jobs: Arc<Jobs>,
     _lock: DataDirLock,
 }
 
@@ -79,6 +77,7 @@ impl Server {
         let (registry, reconcile) = open(&config).await?;
         let socket = Socket::bind(&run_dir)?;
 
+        let jobs = Arc::new(Jobs::new(Arc::clone(&registry.metadata)));
         let tokens = Arc::new(Tokens::new());
         let building = Building::open(&config, &registry, &tokens, socket.path())
             .await
@@ -87,7 +86,7 @@ impl Server {
             registry: Arc::clone(&registry),
             tokens,
             building,
-            metrics: Metrics::new(),
+            metrics: Metrics::new(&jobs.metrics()),
         });
         let app = Arc::new(App::new(state.clone()));
         let mut connections = Connections::new(app, &config.limits);
@@ -100,13 +99,9 @@ impl Server {
             source,
         })?;
 
-        let mut background = vec![tokio::spawn(Arc::clone(&registry).keep_clean())];
+        registry.keep_clean(&jobs);
         if reconcile {
-            background.push(tokio::spawn(async move {
-                if let Err(error) = registry.reconcile().await {
-                    tracing::error!(error = chain(&error), "reconciling after an unclean boot failed");
-                }
-            }));
+            registry.reconcile_soon(&jobs);
         }
         Ok(Self {
             state,
@@ -114,7 +109,7 @@ impl Server {
             addresses,
             socket,
             run_dir,
-            background,
+            jobs,
             _lock: lock,
         })
     }
@@ -140,9 +135,7 @@ impl Server {
         // Builds end first: their requests are the ones that would not finish by themselves.
         self.state.building.builds.stop().await;
         self.connections.stop().await;
-        for task in &self.background {
-            task.abort();
-        }
+        self.jobs.stop().await;
         if broken {
             return Err(ServeError::DatabaseBroken);
         }

@@ -16,6 +16,8 @@ pub(crate) mod sqlite;
 mod suite;
 mod types;
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Digest, RepoName, Tag};
@@ -28,7 +30,10 @@ use crate::storage::{ObjectName, UploadId};
 pub(crate) type Result<T, E = MetadataError> = std::result::Result<T, E>;
 
 /// The whole of a registry's metadata.
-pub(crate) trait MetadataStore: Uploads + Blobs + Manifests + Lists + CacheRecords + Upkeep {}
+pub(crate) trait MetadataStore:
+    Uploads + Blobs + Manifests + Lists + CacheRecords + Upkeep + Leases
+{
+}
 
 /// Upload sessions. Not durable, except that [`Blobs::commit_blob`] ends one.
 #[async_trait]
@@ -137,6 +142,16 @@ pub(crate) trait Upkeep: Send + Sync {
     async fn broken(&self);
     /// Marks an orderly end and closes. Durable.
     async fn close(&self) -> Result<()>;
+}
+
+/// What one process among several may do at a time, by the database's clock. Not durable.
+#[async_trait]
+pub(crate) trait Leases: Send + Sync {
+    /// Takes a lease for `life` from now, or makes the holder's own last that long. Its epoch counts the holders. None:
+    /// somebody else has it.
+    async fn hold_lease(&self, name: &str, holder: &str, life: Duration) -> Result<Option<i64>>;
+    /// Ends a lease that `holder` has.
+    async fn release_lease(&self, name: &str, holder: &str) -> Result<()>;
 }
 
 /// The bytes of a manifest with what its answer needs.

@@ -3,47 +3,59 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Registry, Result};
-use crate::report::chain;
+use super::jobs::{Next, Scope};
+use super::{Jobs, Registry, Result};
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(30);
 /// Rows handled in one transaction.
 const BATCH: u32 = 100;
+/// Batches in one run, so that its time and its failures are told now and then.
+const BATCHES: u32 = 100;
 
 impl Registry {
-    /// Runs for the life of the server.
-    pub(crate) async fn keep_clean(self: Arc<Self>) {
-        loop {
-            if let Err(error) = self.clean_once().await {
-                tracing::warn!(error = chain(&error), "clean-up round failed");
+    /// Cleans up for the life of the server. In every process: names are claimed row by row.
+    pub(crate) fn keep_clean(self: &Arc<Self>, jobs: &Jobs) {
+        let registry = Arc::clone(self);
+        jobs.start("janitor", ROUND, Scope::Process, move |turn| {
+            let registry = Arc::clone(&registry);
+            async move {
+                for _ in 0..BATCHES {
+                    if !registry.clean_some().await? || turn.is_stopping() {
+                        return Ok(Next::Rest);
+                    }
+                }
+                Ok(Next::GoOn)
             }
-            tokio::time::sleep(ROUND).await;
-        }
+        });
     }
 
-    pub(crate) async fn clean_once(&self) -> Result<()> {
-        loop {
-            let expired = self.metadata.expire_uploads(BATCH).await?;
-            for upload in &expired {
-                self.store.discard_upload(*upload).await?;
+    /// Reconciles once.
+    pub(crate) fn reconcile_soon(self: &Arc<Self>, jobs: &Jobs) {
+        let registry = Arc::clone(self);
+        jobs.start("reconcile", ROUND, Scope::Singleton, move |_| {
+            let registry = Arc::clone(&registry);
+            async move {
+                registry.reconcile().await?;
+                Ok(Next::Done)
             }
-            if expired.len() < BATCH as usize {
-                break;
-            }
+        });
+    }
+
+    /// One batch of everything; whether there is more.
+    pub(crate) async fn clean_some(&self) -> Result<bool> {
+        let expired = self.metadata.expire_uploads(BATCH).await?;
+        for upload in &expired {
+            self.store.discard_upload(*upload).await?;
         }
-        loop {
-            let keys = self.metadata.claim_doomed(BATCH).await?;
-            for key in &keys {
-                self.store.delete(key).await?;
-            }
-            if !keys.is_empty() {
-                self.metadata.forget_doomed(&keys).await?;
-            }
-            if keys.len() < BATCH as usize {
-                return Ok(());
-            }
+        let keys = self.metadata.claim_doomed(BATCH).await?;
+        for key in &keys {
+            self.store.delete(key).await?;
         }
+        if !keys.is_empty() {
+            self.metadata.forget_doomed(&keys).await?;
+        }
+        Ok(expired.len().max(keys.len()) >= BATCH as usize)
     }
 
     /// Drops the bytes of sessions that ended while their files were being removed. Before the server takes requests,
@@ -58,7 +70,7 @@ impl Registry {
 
     /// After a power cut, rows may be lost whose objects are there: dooms what no table knows. Names are listed first
     /// and looked up after, so that one which a running upload is about to use is known by then.
-    pub(crate) async fn reconcile(self: Arc<Self>) -> Result<()> {
+    pub(crate) async fn reconcile(&self) -> Result<()> {
         let mut after = None;
         let mut orphans = 0;
         loop {

@@ -10,6 +10,7 @@ mod contexts;
 mod error;
 mod ingest;
 mod janitor;
+pub(crate) mod jobs;
 mod lists;
 mod manifests;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub(crate) use blobs::OpenBlob;
 pub(crate) use building::Building;
 pub(crate) use error::{BodyError, RegistryError, Result};
 pub(crate) use ingest::BodyStream;
+pub(crate) use jobs::{JobMetrics, Jobs};
 pub(crate) use manifests::PushManifest;
 pub(crate) use uploads::{Chunk, Session};
 

@@ -9,6 +9,7 @@
 mod blobs;
 mod cache;
 mod fresh;
+mod leases;
 mod lists;
 mod log;
 mod manifests;
@@ -155,7 +156,8 @@ async fn take_over(connection: &mut SqliteConnection, boot_id: &str) -> Result<O
     }
     sqlx::query(
         "UPDATE store SET boot_id = $1, clean = 0, last_seen = $2;
-         UPDATE uploads SET writer = NULL, writer_until = NULL WHERE writer IS NOT NULL",
+         UPDATE uploads SET writer = NULL, writer_until = NULL WHERE writer IS NOT NULL;
+         UPDATE leases SET expires_at = 0",
     )
     .bind(boot_id)
     .bind(now())

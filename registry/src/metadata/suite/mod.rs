@@ -1,6 +1,7 @@
 //! What every metadata store must do. Each back end runs it on an empty store.
 
 mod content;
+mod leases;
 mod naming;
 
 use bytes::Bytes;
@@ -18,6 +19,7 @@ pub(crate) async fn run(store: &dyn MetadataStore) {
     naming::deletions_respect_references(store).await;
     naming::pages_follow_each_other(store).await;
     naming::referrers_are_ordered_and_filtered(store).await;
+    leases::a_lease_has_one_holder_and_counts_them(store).await;
     content::cache_records_pin_their_blobs(store).await;
     naming::a_wide_manifest_is_stored_and_found(store).await;
 }
