@@ -6,11 +6,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use registry::{LogConfig, LogFormat};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::args::LogFormat;
-use crate::config::LogSettings;
 use crate::failure::Usage;
 
 /// Lines that wait for a stuck reader; what comes when they are full is counted and dropped.
@@ -20,7 +19,7 @@ const BUFFER_BYTES_MAX: usize = 8 << 20;
 const GATHER: Duration = Duration::from_millis(10);
 
 /// Starts logging. Lines still in memory are written when the guard is dropped.
-pub(crate) fn start(settings: &LogSettings) -> anyhow::Result<LogGuard> {
+pub(crate) fn start(settings: &LogConfig) -> anyhow::Result<LogGuard> {
     let filter = EnvFilter::try_new(&settings.level)
         .map_err(|error| Usage(format!("log level {:?}: {error}", settings.level)))?;
     let shared = Arc::new(Shared::default());

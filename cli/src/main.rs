@@ -51,6 +51,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             output::bytes(&script)?;
         }
         Command::Serve(args) => serve::run(args)?,
+        Command::Config(command) => config::run(command)?,
         Command::Worker => worker::run()?,
         Command::Build(args) => block_on(build::run(args))?,
         Command::Copy(args) => block_on(images::copy(args))?,

@@ -5,27 +5,26 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use registry::{ServeError, Server, WorkerCommand};
+use registry::{LogConfig, LogFormat, ServeError, Server, WorkerCommand};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{LogFormat, ServeArgs};
-use crate::config::{LogSettings, Settings};
+use crate::args::ServeArgs;
 use crate::failure::Usage;
-use crate::{logging, output};
+use crate::{config, logging, output};
 
 /// The worker's log settings, in its environment.
 pub(crate) const LOG_FORMAT_ENV: &str = "LAYERYARD_LOG_FORMAT";
 pub(crate) const LOG_LEVEL_ENV: &str = "LAYERYARD_LOG_LEVEL";
 
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
-    let mut settings = Settings::resolve(args)?;
-    settings.registry.worker = Some(worker_command(&settings.log));
-    let log = logging::start(&settings.log)?;
+    let mut config = config::resolve(args)?;
+    config.worker = Some(worker_command(&config.log));
+    let log = logging::start(&config.log)?;
     let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?
-        .block_on(serve(settings.registry));
+        .block_on(serve(config));
     drop(log);
     served
 }
@@ -38,7 +37,7 @@ async fn serve(config: registry::Config) -> anyhow::Result<()> {
     let server = match Server::start(config).await {
         Ok(server) => server,
         // A setting that is missing, as opposed to a machine that refuses.
-        Err(error @ ServeError::AccessUndecided(_)) => return Err(Usage(error.to_string()).into()),
+        Err(error @ ServeError::Config(_)) => return Err(Usage(error.to_string()).into()),
         Err(error) => return Err(error).context("cannot start the server"),
     };
     banner(&server, &data_dir);
@@ -77,7 +76,7 @@ fn banner(server: &Server, data_dir: &std::path::Path) {
 }
 
 /// This program again. `/proc/self/exe` is the running file even after an upgrade has replaced it on disk.
-fn worker_command(log: &LogSettings) -> WorkerCommand {
+fn worker_command(log: &LogConfig) -> WorkerCommand {
     let format = match log.format {
         LogFormat::Text => "text",
         LogFormat::Json => "json",

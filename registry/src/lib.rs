@@ -15,5 +15,5 @@ mod server;
 mod service;
 mod storage;
 
-pub use config::{AccessConfig, Anonymous, Config, Limits, WorkerCommand};
+pub use config::{AccessConfig, Anonymous, Config, ConfigError, Limits, LogConfig, LogFormat, WorkerCommand};
 pub use server::{ServeError, Server};

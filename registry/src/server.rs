@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{Anonymous, Config};
+use crate::config::{Anonymous, Config, ConfigError};
 use crate::http::{App, AppState, Inner, Metrics, Via};
 use crate::listen::{self, Connections, Socket};
 use crate::lock::{DataDirLock, LockError};
@@ -30,11 +30,8 @@ pub struct Server {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
-    #[error(
-        "refusing to listen on {0}: other machines reach it and nobody decided what they may do; \
-         set [access] anonymous = \"read-only\" or \"read-write\""
-    )]
-    AccessUndecided(SocketAddr),
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     #[error("cannot listen on {address}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("cannot serve the socket {path}")]
@@ -62,11 +59,7 @@ pub enum ServeError {
 impl Server {
     /// Opens the data directory, recovers what a crash left, and listens.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
-        for address in &config.listen {
-            if config.access.anonymous.is_none() && !address.ip().is_loopback() {
-                return Err(ServeError::AccessUndecided(*address));
-            }
-        }
+        config.validate()?;
         let run_dir = config.data_dir.join("run");
         prepare(&config.data_dir, &run_dir).map_err(|source| ServeError::DataDir {
             path: config.data_dir.clone(),

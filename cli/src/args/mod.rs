@@ -1,6 +1,7 @@
 //! Flags as the user types them. Each command turns its own into values that are ready to use.
 
 mod build;
+mod config;
 mod images;
 mod serve;
 
@@ -8,10 +9,11 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use build::{BuildArgs, ProgressMode};
+pub(crate) use config::ConfigCommand;
 pub(crate) use images::{
     ArchiveFormat, CopyArgs, ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, SaveArgs,
 };
-pub(crate) use serve::{LogFormat, ServeArgs};
+pub(crate) use serve::ServeArgs;
 
 pub(crate) const DEFAULT_SERVER: &str = "http://localhost:5000";
 
@@ -40,6 +42,9 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Serve the registry and its builds
     Serve(ServeArgs),
+    /// Check or show the server's configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
     /// Build an image on the server from a Dockerfile
     Build(BuildArgs),
     /// Copy an image or an index between two registries

@@ -20,14 +20,13 @@ use anyhow::{Context as _, bail};
 use builder::exec::{Node, NodeConfig};
 use client::api::{LeaseRequest, WORKER_SOCKET_ENV, WORKER_STATE_ENV, WORKER_TOKEN_ENV};
 use client::api_client::Api;
+use registry::{LogConfig, LogFormat};
 use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use crate::args::LogFormat;
-use crate::config::LogSettings;
 use crate::logging;
 use crate::serve::{LOG_FORMAT_ENV, LOG_LEVEL_ENV};
 
@@ -110,13 +109,13 @@ fn hide_data(state_dir: &Path) -> Result<bool, runtime::IsolateError> {
     runtime::hide_directory(data_dir, &VISIBLE).map(|()| true)
 }
 
-fn log_settings() -> LogSettings {
+fn log_settings() -> LogConfig {
     let format = match std::env::var(LOG_FORMAT_ENV).as_deref() {
         Ok("json") => LogFormat::Json,
         _ => LogFormat::Text,
     };
     let level = std::env::var(LOG_LEVEL_ENV).unwrap_or_else(|_| "info".into());
-    LogSettings { format, level }
+    LogConfig { format, level }
 }
 
 async fn work(assignment: Assignment) -> anyhow::Result<()> {

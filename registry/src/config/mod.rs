@@ -1,0 +1,145 @@
+//! A server's configuration: one struct a concern, with its defaults and its checks.
+//!
+//! The structs are what the TOML file says, with values ready to use; where they come from (file, environment, flags)
+//! is the caller's matter. Every key stands in docs/configuration.md, which a test compares with these types.
+
+mod access;
+mod limits;
+mod log;
+mod units;
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use access::{AccessConfig, Anonymous};
+pub use limits::Limits;
+pub use log::{LogConfig, LogFormat};
+
+/// How a server runs.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// TCP addresses; port 0 takes a free one. The unix socket in the data directory is always served as well.
+    #[serde(with = "units::addresses")]
+    pub listen: Vec<SocketAddr>,
+    /// Everything the server keeps lies under it. Empty: nobody has said.
+    pub data_dir: PathBuf,
+    /// Host names (`registry.example.com`, `127.0.0.1:5000`) by which image names mean this server, beside the
+    /// listeners' own addresses.
+    pub public_hosts: Vec<String>,
+    /// Accept manifests and indexes whose references are not all here (the specification's sparse ones). What comes
+    /// later is held from the next push of the manifest on.
+    pub sparse_indexes: bool,
+    pub log: LogConfig,
+    pub access: AccessConfig,
+    pub limits: Limits,
+    /// How to start the build worker; none: builds are refused.
+    #[serde(skip)]
+    pub worker: Option<WorkerCommand>,
+}
+
+/// The program that builds, started by the server when the first build comes.
+#[derive(Clone, Debug)]
+pub struct WorkerCommand {
+    pub program: PathBuf,
+    pub args: Vec<OsString>,
+    pub env: BTreeMap<OsString, OsString>,
+}
+
+/// A configuration that makes no sense.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("{key}: {problem}")]
+    Value { key: &'static str, problem: String },
+    #[error(
+        "refusing to listen on {0}: other machines reach it and nobody decided what they may do; \
+         set [access] anonymous = \"read-only\" or \"read-write\""
+    )]
+    AccessUndecided(SocketAddr),
+}
+
+impl Config {
+    /// Zero configuration but for the data directory: both loopbacks, port 5000.
+    pub fn new(data_dir: impl Into<PathBuf>) -> Self {
+        Self {
+            data_dir: data_dir.into(),
+            ..Self::default()
+        }
+    }
+
+    /// Checks what no single value shows. Every section has its own.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        require(!self.data_dir.as_os_str().is_empty(), "data_dir", "is missing")?;
+        require(!self.listen.is_empty(), "listen", "names no address")?;
+        self.log.validate()?;
+        self.access.validate(&self.listen)?;
+        self.limits.validate()
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: vec![
+                SocketAddr::from(([127, 0, 0, 1], 5000)),
+                SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], 5000)),
+            ],
+            data_dir: PathBuf::new(),
+            public_hosts: Vec::new(),
+            sparse_indexes: false,
+            log: LogConfig::default(),
+            access: AccessConfig::default(),
+            limits: Limits::default(),
+            worker: None,
+        }
+    }
+}
+
+/// For the checks of the sections: what must hold, of which key, and what is wrong otherwise.
+fn require(holds: bool, key: &'static str, problem: impl Into<String>) -> Result<(), ConfigError> {
+    if holds {
+        return Ok(());
+    }
+    Err(ConfigError::Value {
+        key,
+        problem: problem.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid_and_need_a_data_directory() {
+        Config::new("/data").validate().unwrap();
+        let error = Config::default().validate().unwrap_err();
+        assert_eq!(error.to_string(), "data_dir: is missing");
+    }
+
+    #[test]
+    fn values_that_make_no_sense_are_named() {
+        let broken: [(fn(&mut Config), &str); 4] = [
+            (|config| config.listen.clear(), "listen"),
+            (
+                |config| config.limits.connections_max = 0,
+                "limits.connections_max",
+            ),
+            (|config| config.log.level = "loud=".to_owned(), "log.level"),
+            (
+                |config| config.limits.upload_idle_max = config.limits.upload_age_max * 2,
+                "limits.upload_idle_max",
+            ),
+        ];
+        for (breaking, key) in broken {
+            let mut config = Config::new("/data");
+            breaking(&mut config);
+            let error = config.validate().unwrap_err().to_string();
+            assert!(error.starts_with(key), "{key}: {error}");
+        }
+    }
+}
