@@ -5,7 +5,7 @@
 //! is given its full length once, when the database is opened, and commits only overwrite.
 
 use std::fs::OpenOptions;
-use std::io::{self, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 /// SQLite's, since this is the size that it makes databases with.
@@ -16,7 +16,7 @@ const FRAME_HEADER_BYTES: u64 = 24;
 
 /// Lengthens the log of `database` with zeros to the size of `pages` frames. Zeros are no valid frame: to SQLite the log
 /// ends where it ended before. They are written, not only allocated, because the first write to allocated space is a
-/// change of the file as well.
+/// change of the file as well. The first commit syncs them.
 pub(super) fn lengthen(database: &Path, pages: u64) -> io::Result<()> {
     let mut log = OpenOptions::new().write(true).open(path_of(database))?;
     let length = log.metadata()?.len();
@@ -26,8 +26,7 @@ pub(super) fn lengthen(database: &Path, pages: u64) -> io::Result<()> {
     }
     log.seek(SeekFrom::Start(length))?;
     io::copy(&mut io::Read::take(io::repeat(0), full - length), &mut log)?;
-    log.flush()?;
-    log.sync_all()
+    Ok(())
 }
 
 /// SQLite names it so.
