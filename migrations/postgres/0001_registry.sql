@@ -132,6 +132,8 @@ CREATE TABLE tag_events (
     at BIGINT NOT NULL
 );
 CREATE INDEX tag_events_by_tag ON tag_events (repository_id, name, id);
+-- The trash: tags by when they were deleted. Only deletions pay for it.
+CREATE INDEX tag_events_of_deletions ON tag_events (repository_id, at) WHERE action = 'delete';
 
 -- An object's name is always in exactly one of uploads.key, blobs.storage_key, doomed.key.
 CREATE TABLE uploads (

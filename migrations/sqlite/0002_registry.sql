@@ -117,3 +117,6 @@ CREATE TABLE webhook_deliveries (
     attempts INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE INDEX webhook_deliveries_by_due ON webhook_deliveries (due_at);
+
+-- The trash: tags by when they were deleted. Only deletions pay for it.
+CREATE INDEX tag_events_of_deletions ON tag_events (repository_id, at) WHERE action = 'delete';

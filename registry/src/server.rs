@@ -79,7 +79,7 @@ impl Server {
             registry: Arc::clone(&registry),
             tokens,
             building,
-            metrics: Metrics::new(&jobs.metrics()),
+            metrics: Metrics::new(&jobs.metrics(), &registry.collection),
         });
         let app = Arc::new(App::new(state.clone()));
         let mut connections = Connections::new(app, &config.limits);
@@ -93,6 +93,7 @@ impl Server {
         })?;
 
         registry.keep_clean(&jobs);
+        registry.keep_collecting(&jobs);
         if reconcile {
             registry.reconcile_soon(&jobs);
         }
@@ -129,6 +130,9 @@ impl Server {
         self.state.building.builds.stop().await;
         self.connections.stop().await;
         self.jobs.stop().await;
+        if let Err(error) = self.state.registry.flush_pulls().await {
+            tracing::warn!(error = chain(&error), "the last pulls are not counted");
+        }
         if broken {
             return Err(ServeError::DatabaseBroken);
         }

@@ -2,12 +2,13 @@
 
 use axum::Router;
 
-use super::{ApiError, AppState, Code, builds, cache, contexts, health, images, jobs};
+use super::{ApiError, AppState, Code, builds, cache, collection, contexts, health, images, jobs};
 
 pub(super) fn router(state: AppState) -> Router {
     let api = Router::new()
         .merge(builds::routes())
         .merge(cache::routes())
+        .merge(collection::routes())
         .merge(contexts::routes())
         .merge(images::routes())
         .merge(jobs::routes())

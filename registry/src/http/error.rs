@@ -68,7 +68,9 @@ codes! {
     RequestInvalid = "REQUEST_INVALID", BAD_REQUEST;
     SizeInvalid = "SIZE_INVALID", BAD_REQUEST;
     StorageFull = "STORAGE_FULL", INSUFFICIENT_STORAGE;
+    NotInTrash = "NOT_IN_TRASH", NOT_FOUND;
     TagInvalid = "TAG_INVALID", BAD_REQUEST;
+    TagTaken = "TAG_TAKEN", CONFLICT;
     TooLarge = "SIZE_INVALID", PAYLOAD_TOO_LARGE;
     Unauthorized = "UNAUTHORIZED", UNAUTHORIZED;
     Unavailable = "UNAVAILABLE", SERVICE_UNAVAILABLE;
@@ -160,6 +162,10 @@ impl From<RegistryError> for ApiError {
                 new(Code::ManifestTooLarge).with_detail(json!({ "limit_bytes": limit }))
             }
             E::ManifestIncomplete { blobs, manifests, .. } => incomplete(blobs, manifests),
+            E::NotInTrash { .. } => new(Code::NotInTrash),
+            E::TagTaken { tag, digest, .. } => {
+                new(Code::TagTaken).with_detail(json!({ "tag": tag, "digest": digest }))
+            }
             E::ManifestInUse { index, .. } => new(Code::ManifestInUse).with_detail(json!({ "index": index })),
             E::Storage(storage) if storage.is_full() => Self {
                 internal: Some(chain(&error)),

@@ -31,6 +31,7 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, reference: Reference) ->
     }
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(manifest.bytes.len()));
     if call.request.method() == Method::GET {
+        call.state.registry.pulled(&name, &manifest.digest);
         *response.body_mut() = Body::from(manifest.bytes.clone());
     }
     Ok(response)

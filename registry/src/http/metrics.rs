@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 use super::route::Kind;
-use crate::service::JobMetrics;
+use crate::service::{CollectionMetrics, JobMetrics};
 
 const KINDS: usize = 8;
 const METHODS: usize = 7;
@@ -45,9 +45,10 @@ struct KindLabels {
 }
 
 impl Metrics {
-    pub(crate) fn new(jobs: &JobMetrics) -> Self {
+    pub(crate) fn new(jobs: &JobMetrics, collection: &CollectionMetrics) -> Self {
         let mut registry = Registry::with_prefix("layeryard");
         jobs.register(&mut registry);
+        collection.register(&mut registry);
         let requests = Family::default();
         registry.register("http_requests", "Answered requests", requests.clone());
         let durations: Family<KindLabels, Histogram, fn() -> Histogram> =
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_resource_method_and_class() {
-        let metrics = Metrics::new(&JobMetrics::default());
+        let metrics = Metrics::new(&JobMetrics::default(), &CollectionMetrics::default());
         for status in [StatusCode::OK, StatusCode::PARTIAL_CONTENT, StatusCode::NOT_FOUND] {
             metrics.request(Kind::Blob, &Method::GET, status, Duration::from_millis(1));
         }

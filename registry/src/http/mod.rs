@@ -7,6 +7,7 @@ mod body;
 mod builds;
 mod cache;
 mod catalog;
+mod collection;
 mod contexts;
 mod error;
 mod health;

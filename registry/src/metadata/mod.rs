@@ -10,6 +10,7 @@
 //! - Lists are paged by key on an index.
 //! - "Durable" methods return after the commit is on the disk; the others may be lost in a power cut, in order.
 
+pub(crate) mod collection;
 mod error;
 pub(crate) mod sqlite;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Digest, RepoName, Tag};
 
+pub(crate) use collection::{Collection, Trash};
 pub(crate) use error::MetadataError;
 pub(crate) use types::*;
 
@@ -31,7 +33,7 @@ pub(crate) type Result<T, E = MetadataError> = std::result::Result<T, E>;
 
 /// The whole of a registry's metadata.
 pub(crate) trait MetadataStore:
-    Uploads + Blobs + Manifests + Lists + CacheRecords + Upkeep + Leases
+    Uploads + Blobs + Manifests + Lists + CacheRecords + Upkeep + Leases + Collection + Trash
 {
 }
 
@@ -126,8 +128,8 @@ pub(crate) trait CacheRecords: Send + Sync {
 pub(crate) trait Upkeep: Send + Sync {
     /// Ends sessions whose time is over, dooming their names; returns their ids, at most `limit`.
     async fn expire_uploads(&self, limit: u32) -> Result<Vec<UploadId>>;
-    /// Claims names that are due for deletion for a few minutes.
-    async fn claim_doomed(&self, limit: u32) -> Result<Vec<ObjectName>>;
+    /// Claims names that are due for deletion for a few minutes. Durable: from here on their bytes may go.
+    async fn claim_doomed(&self, limit: u32) -> Result<Vec<Doomed>>;
     /// Forgets a name whose bytes are gone.
     async fn forget_doomed(&self, keys: &[ObjectName]) -> Result<()>;
     /// Dooms those of `keys` that no table knows; returns how many.

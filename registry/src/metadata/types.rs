@@ -152,6 +152,14 @@ pub(crate) struct Referrer {
     pub(crate) descriptor: String,
 }
 
+/// An object that is to be deleted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Doomed {
+    pub(crate) key: ObjectName,
+    /// Of what was a blob.
+    pub(crate) size: Option<u64>,
+}
+
 #[derive(Clone, Debug)]
 pub(crate) struct Opened {
     /// The store's identity, also kept beside the objects.

@@ -21,8 +21,6 @@ const MANIFEST_CACHE_BYTES: u64 = 16 * 1024 * 1024;
 const TAG_CACHE_ENTRIES: u64 = 64 * 1024;
 /// Blob locations kept in memory.
 const BLOB_CACHE_ENTRIES: u64 = 16 * 1024;
-/// Entries live for less than half the review delay, since reading them does not put a review off.
-const ENTRY_LIFE: Duration = Duration::from_secs(6 * 3600);
 /// Generations are kept for hashes of names; two names that share one only lose entries too early.
 const GENERATIONS: usize = 4096;
 
@@ -62,22 +60,25 @@ pub(super) struct Slot {
 }
 
 impl Caches {
-    pub(super) fn new() -> Self {
+    /// Entries live for a quarter of the review delay: the database puts a review off when it has less than half of it
+    /// left, reading them does not.
+    pub(super) fn new(review_delay: Duration) -> Self {
+        let life = review_delay / 4;
         let weigh = |key: &str, manifest: &StoredManifest| key.len() + manifest.bytes.len() + 200;
         Self {
-            manifests: Cached::new(MANIFEST_CACHE_BYTES, weigh),
-            tags: Cached::new(TAG_CACHE_ENTRIES, |_, _| 1),
-            blobs: Cached::new(BLOB_CACHE_ENTRIES, |_, _| 1),
+            manifests: Cached::new(MANIFEST_CACHE_BYTES, life, weigh),
+            tags: Cached::new(TAG_CACHE_ENTRIES, life, |_, _| 1),
+            blobs: Cached::new(BLOB_CACHE_ENTRIES, life, |_, _| 1),
         }
     }
 }
 
 impl<V: Send + Sync + 'static> Cached<V> {
-    fn new(capacity: u64, weigh: fn(&str, &V) -> usize) -> Self {
+    fn new(capacity: u64, life: Duration, weigh: fn(&str, &V) -> usize) -> Self {
         Self {
             entries: Cache::<Box<str>, Entry<V>>::builder()
                 .max_capacity(capacity)
-                .time_to_live(ENTRY_LIFE)
+                .time_to_live(life)
                 .weigher(move |key, entry| u32::try_from(weigh(key, &entry.value)).unwrap_or(u32::MAX))
                 .build(),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
@@ -137,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_slow_reader_can_not_put_back_what_was_before_a_change() {
-        let cached: Cached<u32> = Cached::new(100, |_, _| 1);
+        let cached: Cached<u32> = Cached::new(100, Duration::from_secs(60), |_, _| 1);
         let repository: RepoName = "app".parse().unwrap();
         let get = || cached.get(&repository, "latest");
         let Err(slow) = get() else { panic!("empty") };

@@ -1,6 +1,6 @@
 //! Why a registry refuses. How each is answered is decided in `http/error.rs`.
 
-use oci::{Digest, ManifestError, Reference, RepoName};
+use oci::{Digest, ManifestError, Reference, RepoName, Tag};
 
 use crate::metadata::MetadataError;
 use crate::storage::{StorageError, UploadId};
@@ -52,6 +52,17 @@ pub(crate) enum RegistryError {
     },
     #[error("manifest {digest} is listed by index {index}: delete that first")]
     ManifestInUse { digest: Digest, index: Digest },
+    #[error(
+        "{what} of repository {repository} can't be restored: it was not deleted, or is purged for good; \
+         `layeryard trash {repository}` lists what can be"
+    )]
+    NotInTrash { repository: RepoName, what: String },
+    #[error("tag {tag} of repository {repository} names {digest} now: restoring it needs force")]
+    TagTaken {
+        repository: RepoName,
+        tag: Tag,
+        digest: Digest,
+    },
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     #[error(transparent)]

@@ -48,9 +48,12 @@ impl Registry {
         for upload in &expired {
             self.store.discard_upload(*upload).await?;
         }
-        let keys = self.metadata.claim_doomed(BATCH).await?;
-        for key in &keys {
-            self.store.delete(key).await?;
+        let doomed = self.metadata.claim_doomed(BATCH).await?;
+        let mut keys = Vec::with_capacity(doomed.len());
+        for object in doomed {
+            self.store.delete(&object.key).await?;
+            self.collection.freed(object.size);
+            keys.push(object.key);
         }
         if !keys.is_empty() {
             self.metadata.forget_doomed(&keys).await?;

@@ -6,6 +6,7 @@ pub(crate) mod building;
 pub(crate) mod builds;
 pub(crate) mod cache;
 mod cached;
+pub(crate) mod collection;
 mod contexts;
 mod error;
 mod ingest;
@@ -33,6 +34,8 @@ use crate::config::Limits;
 use crate::metadata::MetadataStore;
 use crate::storage::BlobStore;
 use cached::Caches;
+pub(crate) use collection::CollectionMetrics;
+use collection::PullCounts;
 
 /// A registry over its two stores.
 pub(crate) struct Registry {
@@ -42,6 +45,8 @@ pub(crate) struct Registry {
     /// Accept indexes whose manifests are not all here.
     sparse_indexes: bool,
     caches: Caches,
+    pub(crate) collection: CollectionMetrics,
+    pulls: PullCounts,
 }
 
 impl Registry {
@@ -54,9 +59,11 @@ impl Registry {
         Self {
             metadata,
             store,
-            limits,
             sparse_indexes,
-            caches: Caches::new(),
+            caches: Caches::new(limits.review_delay),
+            limits,
+            collection: CollectionMetrics::default(),
+            pulls: PullCounts::new(),
         }
     }
 }

@@ -114,7 +114,8 @@ impl Sqlite {
             .run(Async, move |connection| {
                 Box::pin(async move {
                     let updated = sqlx::query(
-                        "UPDATE repository_blobs SET review_at = $3
+                        "UPDATE repository_blobs
+                         SET review_at = CASE WHEN review_at < $3 THEN $3 ELSE review_at END
                          WHERE repository_id = $1 AND blob_id = $2 AND hidden = 0",
                     )
                     .bind(repository_id)
@@ -314,10 +315,14 @@ async fn hide_blob(
     };
     let user: Option<Vec<u8>> = sqlx::query_scalar(
         "SELECT m.digest FROM manifest_blobs mb JOIN manifests m ON m.id = mb.manifest_id
-         WHERE mb.repository_id = $1 AND mb.blob_id = $2 AND m.deleted_at IS NULL LIMIT 1",
+         WHERE mb.repository_id = $1 AND mb.blob_id = $2 AND m.deleted_at IS NULL
+         UNION ALL
+         SELECT m.digest FROM manifest_children c JOIN manifests m ON m.id = c.parent_id
+         WHERE c.repository_id = $1 AND c.child_digest = $3 AND m.deleted_at IS NULL LIMIT 1",
     )
     .bind(repository_id)
     .bind(blob_id)
+    .bind(digest.to_bytes())
     .fetch_optional(&mut *connection)
     .await
     .during("finding a blob's manifests")?;

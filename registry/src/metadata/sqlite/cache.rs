@@ -55,8 +55,11 @@ impl CacheRecords for Sqlite {
             result: result.to_owned(),
             blobs: blobs.to_vec(),
         };
+        let review_delay = self.times.review_delay;
         self.writer
-            .run(Async, move |connection| Box::pin(put_record(connection, record)))
+            .run(Async, move |connection| {
+                Box::pin(put_record(connection, record, review_delay))
+            })
             .await
     }
 
@@ -131,7 +134,11 @@ struct Record {
     blobs: Vec<Digest>,
 }
 
-async fn put_record(connection: &mut SqliteConnection, record: Record) -> Result<Vec<Digest>> {
+async fn put_record(
+    connection: &mut SqliteConnection,
+    record: Record,
+    review_delay: i64,
+) -> Result<Vec<Digest>> {
     // Whoever keeps a record pushed its layer: without the repository there is nothing to pin.
     let Some(repository) = repository_id(connection, &record.repository).await? else {
         return Ok(record.blobs);
@@ -154,8 +161,8 @@ async fn put_record(connection: &mut SqliteConnection, record: Record) -> Result
     sqlx::query(
         "INSERT INTO cache_records (repository_id, key, result, last_used) VALUES ($1, $2, $3, $4)
              ON CONFLICT DO UPDATE SET result = excluded.result, last_used = excluded.last_used;
-         UPDATE repository_blobs SET review_at = coalesce(review_at, $4), review_reason = 'cache replaced'
-             WHERE repository_id = $1
+         UPDATE repository_blobs SET review_at = $6, review_reason = 'cache replaced'
+             WHERE repository_id = $1 AND review_at IS NULL
              AND blob_id IN (SELECT blob_id FROM cache_record_blobs WHERE repository_id = $1 AND key = $2);
          DELETE FROM cache_record_blobs WHERE repository_id = $1 AND key = $2;
          INSERT INTO cache_record_blobs (repository_id, key, blob_id)
@@ -166,6 +173,7 @@ async fn put_record(connection: &mut SqliteConnection, record: Record) -> Result
     .bind(record.result)
     .bind(now())
     .bind(blobs)
+    .bind(now() + review_delay)
     .execute(connection)
     .await
     .during("storing a cache record")?;

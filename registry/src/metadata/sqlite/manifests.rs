@@ -99,7 +99,8 @@ impl Sqlite {
             .run(Async, move |connection| {
                 Box::pin(async move {
                     let updated = sqlx::query(
-                        "UPDATE manifests SET review_at = $2 WHERE id = $1 AND deleted_at IS NULL",
+                        "UPDATE manifests SET review_at = CASE WHEN review_at < $2 THEN $2 ELSE review_at END
+                         WHERE id = $1 AND deleted_at IS NULL",
                     )
                     .bind(id)
                     .bind(review_at)
@@ -152,7 +153,16 @@ async fn put_manifest(
         None => insert(connection, repository, &put, times).await?,
     };
     for tag in &put.tags {
-        tags::set(connection, repository, tag, manifest, &put, times).await?;
+        tags::set(
+            connection,
+            repository,
+            tag,
+            manifest,
+            &put.digest,
+            &put.actor,
+            times,
+        )
+        .await?;
     }
     Ok(PutOutcome::Stored)
 }
@@ -256,9 +266,35 @@ async fn insert_references(
     .bind(manifest)
     .bind(digest_list(&blobs))
     .bind(digest_list(&put.children))
-    .execute(connection)
+    .execute(&mut *connection)
     .await
     .during("inserting a manifest's references")?;
+    if !put.blobs_required {
+        note_missing_blobs(connection, repository, manifest, &put.blobs).await?;
+    }
+    Ok(())
+}
+
+/// Blobs that come after their manifest are found among its children when they are reviewed.
+async fn note_missing_blobs(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    manifest: i64,
+    blobs: &[Digest],
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO manifest_children (repository_id, parent_id, child_digest)
+             SELECT $1, $2, unhex(j.value) FROM json_each($3) j
+             WHERE NOT EXISTS (SELECT 1 FROM blobs b JOIN manifest_blobs x ON x.blob_id = b.id
+                 WHERE b.digest = unhex(j.value) AND x.manifest_id = $2)
+             ON CONFLICT DO NOTHING",
+    )
+    .bind(repository)
+    .bind(manifest)
+    .bind(digest_list(blobs))
+    .execute(connection)
+    .await
+    .during("noting a sparse manifest's blobs")?;
     Ok(())
 }
 

@@ -8,6 +8,8 @@
 
 mod blobs;
 mod cache;
+mod collection;
+mod explain;
 mod fresh;
 mod leases;
 mod lists;
@@ -15,6 +17,7 @@ mod log;
 mod manifests;
 mod rows;
 mod tags;
+mod trash;
 mod upkeep;
 mod uploads;
 mod writer;
@@ -69,6 +72,7 @@ struct Times {
     upload_age: i64,
     undelete_window: i64,
     review_delay: i64,
+    delete_delay: i64,
 }
 
 impl MetadataStore for Sqlite {}
@@ -131,6 +135,7 @@ impl Times {
             upload_age: micros(limits.upload_age_max),
             undelete_window: micros(limits.undelete_window),
             review_delay: micros(limits.review_delay),
+            delete_delay: micros(limits.delete_delay),
         }
     }
 }
@@ -155,12 +160,11 @@ async fn take_over(connection: &mut SqliteConnection, boot_id: &str) -> Result<O
         });
     }
     sqlx::query(
-        "UPDATE store SET boot_id = $1, clean = 0, last_seen = $2;
+        "UPDATE store SET boot_id = $1, clean = 0;
          UPDATE uploads SET writer = NULL, writer_until = NULL WHERE writer IS NOT NULL;
          UPDATE leases SET expires_at = 0",
     )
     .bind(boot_id)
-    .bind(now())
     .execute(connection)
     .await
     .during("taking over the database")?;
@@ -244,6 +248,47 @@ mod tests {
         );
         Sqlite::pretend_reboot(&path).await;
         assert!(open().await.after_power_cut);
+    }
+
+    #[tokio::test]
+    async fn it_collects_garbage_as_the_contract_says() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.db");
+        let limits = suite::collection::limits();
+        suite::collection::run(&Sqlite::open(&path, &limits).await.unwrap()).await;
+    }
+
+    #[tokio::test]
+    async fn collection_pauses_when_the_clock_jumps() {
+        use crate::metadata::Collection;
+        let directory = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&directory.path().join("registry.db"), &Limits::default())
+            .await
+            .unwrap();
+        assert_eq!(store.begin_collection().await.unwrap(), None);
+        store
+            .writer
+            .run(writer::Durability::Async, |connection| {
+                Box::pin(async {
+                    sqlx::query("UPDATE store SET last_seen = last_seen - 31 * 86400000000")
+                        .execute(connection)
+                        .await
+                        .during("pretending that time has passed")?;
+                    Ok(())
+                })
+            })
+            .await
+            .unwrap();
+        let reason = store.begin_collection().await.unwrap().unwrap();
+        assert!(reason.contains("31 days"), "{reason}");
+        assert_eq!(
+            store.begin_collection().await.unwrap(),
+            Some(reason.clone()),
+            "it lasts"
+        );
+        assert_eq!(store.collection_paused().await.unwrap(), Some(reason));
+        store.confirm_collection().await.unwrap();
+        assert_eq!(store.begin_collection().await.unwrap(), None);
     }
 
     #[tokio::test]

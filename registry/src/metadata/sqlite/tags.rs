@@ -1,11 +1,11 @@
 //! Setting and deleting tags inside a transaction, with their history.
 
-use oci::{RepoName, Tag};
+use oci::{Digest, RepoName, Tag};
 use sqlx::sqlite::SqliteConnection;
 
 use super::rows::{During, repository_id};
 use super::{Times, now};
-use crate::metadata::{PutManifest, Result};
+use crate::metadata::Result;
 
 /// Points a tag at a manifest. One that it pointed at before is reviewed later, since nothing may hold it now.
 pub(super) async fn set(
@@ -13,11 +13,12 @@ pub(super) async fn set(
     repository: i64,
     tag: &Tag,
     manifest: i64,
-    put: &PutManifest,
+    digest: &Digest,
+    actor: &str,
     times: Times,
 ) -> Result<()> {
     let previous: Option<(i64, Vec<u8>)> = find(connection, repository, tag).await?;
-    let (now, actor) = (now(), put.actor.as_str());
+    let now = now();
     if let Some((old, _)) = &previous
         && *old != manifest
     {
@@ -36,7 +37,7 @@ pub(super) async fn set(
     .bind(manifest)
     .bind(now)
     .bind(actor)
-    .bind(put.digest.to_bytes())
+    .bind(digest.to_bytes())
     .bind(previous.map(|(_, digest)| digest))
     .execute(connection)
     .await
@@ -76,7 +77,7 @@ pub(super) async fn delete(
     Ok(true)
 }
 
-async fn find(
+pub(super) async fn find(
     connection: &mut SqliteConnection,
     repository: i64,
     tag: &Tag,

@@ -2,11 +2,11 @@
 
 use async_trait::async_trait;
 
-use super::rows::{During, corrupt, text_list};
+use super::rows::{During, corrupt, size, text_list};
 use super::uploads::{doom, insert};
 use super::writer::Durability::{Async, Durable};
 use super::{Sqlite, now};
-use crate::metadata::{Opened, Result, Upkeep};
+use crate::metadata::{Doomed, Opened, Result, Upkeep};
 use crate::storage::{ObjectName, UploadId};
 
 /// Who claimed a doomed object has this long to delete it.
@@ -46,7 +46,7 @@ impl Upkeep for Sqlite {
             .await
     }
 
-    async fn claim_doomed(&self, limit: u32) -> Result<Vec<ObjectName>> {
+    async fn claim_doomed(&self, limit: u32) -> Result<Vec<Doomed>> {
         let now = now();
         let due: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM doomed WHERE due_at <= $1)")
             .bind(now)
@@ -56,16 +56,16 @@ impl Upkeep for Sqlite {
         if !due {
             return Ok(Vec::new());
         }
-        let keys: Vec<String> = self
+        let claimed: Vec<(String, Option<i64>)> = self
             .writer
-            .run(Async, move |connection| {
+            .run(Durable, move |connection| {
                 Box::pin(async move {
-                    sqlx::query_scalar(
+                    sqlx::query_as(
                         "UPDATE doomed SET claimed_until = $1 + $2, attempts = attempts + 1 WHERE key IN
                              (SELECT key FROM doomed
                               WHERE due_at <= $1 AND (claimed_until IS NULL OR claimed_until < $1)
                               ORDER BY due_at LIMIT $3)
-                         RETURNING key",
+                         RETURNING key, size",
                     )
                     .bind(now)
                     .bind(REAPER_LEASE_MICROS)
@@ -76,7 +76,11 @@ impl Upkeep for Sqlite {
                 })
             })
             .await?;
-        Ok(keys.into_iter().map(ObjectName::new).collect())
+        let doomed = |(key, bytes): (String, Option<i64>)| Doomed {
+            key: ObjectName::new(key),
+            size: bytes.map(size),
+        };
+        Ok(claimed.into_iter().map(doomed).collect())
     }
 
     async fn forget_doomed(&self, keys: &[ObjectName]) -> Result<()> {
@@ -162,8 +166,7 @@ impl Upkeep for Sqlite {
                     for (upload, created_at) in waiting {
                         insert(connection, &upload, created_at, false, &boot_id, idle).await?;
                     }
-                    sqlx::query("UPDATE store SET clean = 1, last_seen = $1")
-                        .bind(now())
+                    sqlx::query("UPDATE store SET clean = 1")
                         .execute(connection)
                         .await
                         .during("closing the database")?;

@@ -1,7 +1,8 @@
 //! The one writer: a task that owns the writing connection and commits what waits as one group.
 //!
 //! A job is a closure over the connection that awaits nothing else. In a group each runs in a savepoint, so that one
-//! failing job takes nothing with it. A group in which every job may be lost in a power cut is committed without a sync.
+//! failing job takes nothing with it. Jobs of the background queue run when nobody else waits, or one at a time when they
+//! have waited too long. A group in which every job may be lost in a power cut is committed without a sync.
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ const GROUP_TIME_MAX: Duration = Duration::from_millis(5);
 const COMMITTING: &str = "committing";
 /// Jobs that wait before callers do.
 const QUEUE_JOBS_MAX: usize = 1024;
+/// A background job joins the others at the latest after so long.
+const BACKGROUND_WAIT_MAX: Duration = Duration::from_millis(100);
 
 /// What a commit must survive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,7 @@ pub(super) enum Durability {
 
 pub(super) struct Writer {
     foreground: mpsc::Sender<Box<dyn Job>>,
+    background: mpsc::Sender<Box<dyn Job>>,
 }
 
 #[async_trait]
@@ -46,14 +50,18 @@ trait Job: Send {
 impl Writer {
     pub(super) fn start(connection: SqliteConnection) -> Self {
         let (foreground, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
+        let (background, later) = mpsc::channel(QUEUE_JOBS_MAX);
         tokio::spawn(
             Group {
                 connection,
                 synced: true,
             }
-            .serve(jobs),
+            .serve(jobs, later),
         );
-        Self { foreground }
+        Self {
+            foreground,
+            background,
+        }
     }
 
     /// Returns when the writer has given up.
@@ -67,19 +75,36 @@ impl Writer {
         T: Send + 'static,
         F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
     {
-        let (reply, answer) = oneshot::channel();
-        let job = Transaction {
-            durability,
-            work: Some(work),
-            outcome: None,
-            reply,
-        };
-        self.foreground
-            .send(Box::new(job))
-            .await
-            .map_err(|_| MetadataError::Closed)?;
-        answer.await.map_err(|_| MetadataError::Closed)?
+        run(&self.foreground, durability, work).await
     }
+
+    /// As [`Writer::run`], behind all others. The work ends after a few milliseconds.
+    pub(super) async fn run_in_background<T, F>(&self, durability: Durability, work: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+    {
+        run(&self.background, durability, work).await
+    }
+}
+
+async fn run<T, F>(queue: &mpsc::Sender<Box<dyn Job>>, durability: Durability, work: F) -> Result<T>
+where
+    T: Send + 'static,
+    F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
+{
+    let (reply, answer) = oneshot::channel();
+    let job = Transaction {
+        durability,
+        work: Some(work),
+        outcome: None,
+        reply,
+    };
+    queue
+        .send(Box::new(job))
+        .await
+        .map_err(|_| MetadataError::Closed)?;
+    answer.await.map_err(|_| MetadataError::Closed)?
 }
 
 struct Transaction<T, F> {
@@ -127,13 +152,34 @@ struct Group {
 }
 
 impl Group {
-    async fn serve(mut self, mut jobs: mpsc::Receiver<Box<dyn Job>>) {
-        while let Some(first) = jobs.recv().await {
+    async fn serve(
+        mut self,
+        mut jobs: mpsc::Receiver<Box<dyn Job>>,
+        mut later: mpsc::Receiver<Box<dyn Job>>,
+    ) {
+        let mut background_ran = Instant::now();
+        loop {
+            let (first, behind) = tokio::select! {
+                biased;
+                job = jobs.recv() => (job, false),
+                Some(job) = later.recv() => (Some(job), true),
+            };
+            let Some(first) = first else { return };
             let mut group = vec![first];
             while group.len() < GROUP_JOBS_MAX
                 && let Ok(next) = jobs.try_recv()
             {
                 group.push(next);
+            }
+            if !behind
+                && background_ran.elapsed() > BACKGROUND_WAIT_MAX
+                && let Ok(next) = later.try_recv()
+            {
+                group.push(next);
+                background_ran = Instant::now();
+            }
+            if behind {
+                background_ran = Instant::now();
             }
             let committed = self.commit(&mut group, &mut jobs).await;
             let goes_on = match &committed {

@@ -1,5 +1,6 @@
 //! What every metadata store must do. Each back end runs it on an empty store.
 
+pub(crate) mod collection;
 mod content;
 mod leases;
 mod naming;

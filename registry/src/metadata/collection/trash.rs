@@ -1,0 +1,68 @@
+//! What was deleted and can be brought back, until its manifest is purged.
+
+use async_trait::async_trait;
+use oci::{Digest, RepoName, Tag};
+
+use crate::metadata::Result;
+
+#[async_trait]
+pub(crate) trait Trash: Send + Sync {
+    /// Manifests in the trash, in the order of their deletion, after the one at `after` (its time and row).
+    async fn list_trash(&self, repository: &RepoName, after: (i64, i64), limit: u32) -> Result<TrashPage>;
+    /// Deleted tags whose manifests are still there, the last deleted first; each once.
+    async fn list_deleted_tags(&self, repository: &RepoName, limit: u32) -> Result<Vec<TrashedTag>>;
+    /// Brings back tags and manifests with what they list, all or nothing. Durable.
+    async fn undelete(&self, undelete: Undelete) -> Result<UndeleteOutcome>;
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrashPage {
+    pub(crate) manifests: Vec<TrashedManifest>,
+    pub(crate) next: Option<(i64, i64)>,
+}
+
+/// Times are microseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TrashedManifest {
+    pub(crate) digest: Digest,
+    pub(crate) media_type: String,
+    pub(crate) size: u64,
+    pub(crate) deleted_at: i64,
+    pub(crate) deleted_by: String,
+    /// When it goes for good, if nothing else needs it.
+    pub(crate) until: Option<i64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TrashedTag {
+    pub(crate) tag: Tag,
+    pub(crate) digest: Digest,
+    pub(crate) deleted_at: i64,
+    pub(crate) deleted_by: String,
+    /// When its manifest is reviewed; none: something else needs that.
+    pub(crate) until: Option<i64>,
+}
+
+/// A tag, a manifest with the tags it was deleted with, or a tag to be set to a manifest.
+#[derive(Clone, Debug)]
+pub(crate) struct Undelete {
+    pub(crate) repository: RepoName,
+    pub(crate) tag: Option<Tag>,
+    pub(crate) digest: Option<Digest>,
+    /// Move a tag that names something else by now.
+    pub(crate) force: bool,
+    pub(crate) actor: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum UndeleteOutcome {
+    Restored {
+        /// Out of the trash: the one that was asked for and those that it lists.
+        manifests: Vec<Digest>,
+        tags: Vec<Tag>,
+    },
+    /// It was never deleted, or is purged.
+    Unknown,
+    /// The tag names another manifest now.
+    Taken { tag: Tag, digest: Digest },
+}
