@@ -1,5 +1,6 @@
 //! The `layeryard` binary: parses, matches, delegates.
 
+mod admin;
 mod archive;
 mod args;
 mod build;
@@ -58,6 +59,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Import(args) => block_on(archive::import(args))?,
         Command::Load(args) => block_on(archive::load(args))?,
         Command::Save(args) => block_on(archive::save(args))?,
+        Command::Gc(args) => block_on(admin::gc(args))?,
+        Command::Trash(args) => block_on(admin::trash(args))?,
+        Command::Undelete(args) => block_on(admin::undelete(args))?,
         Command::Images(args) => block_on(images::list(args))?,
         Command::Inspect(args) => block_on(images::inspect(args))?,
         Command::Healthcheck { url } => block_on(health::run(&url))?,

@@ -1,6 +1,7 @@
 //! Flags as the user types them. Each command turns its own into values that are ready to use.
 
 mod build;
+mod collection;
 mod config;
 mod images;
 mod serve;
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
 pub(crate) use build::{BuildArgs, ProgressMode};
+pub(crate) use collection::{GcArgs, GcCommand, TrashArgs, UndeleteArgs};
 pub(crate) use config::ConfigCommand;
 pub(crate) use images::{
     ArchiveFormat, CopyArgs, ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, SaveArgs,
@@ -57,6 +59,12 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// List repositories and their tags
     Images(ImagesArgs),
+    /// List deleted tags and manifests that can be restored
+    Trash(TrashArgs),
+    /// Restore a deleted tag or manifest
+    Undelete(UndeleteArgs),
+    /// Tell what garbage collection does and why, or let it run
+    Gc(GcArgs),
     /// Show an image's manifest and configuration
     Inspect(InspectArgs),
     /// Print the version

@@ -28,6 +28,12 @@ pub struct Limits {
     /// How long after its row is gone an object's bytes are deleted: longer than any running download.
     #[serde(with = "units::time")]
     pub delete_delay: Duration,
+    /// How often what is due is collected.
+    #[serde(with = "units::time")]
+    pub collect_interval: Duration,
+    /// Records of the build cache that nobody has used for so long go.
+    #[serde(with = "units::time")]
+    pub cache_unused_max: Duration,
     /// How long a stopping server waits for running transfers.
     #[serde(with = "units::time")]
     pub shutdown_grace: Duration,
@@ -50,6 +56,8 @@ impl Default for Limits {
             undelete_window: 7 * 24 * HOUR,
             review_delay: 24 * HOUR,
             delete_delay: HOUR,
+            collect_interval: Duration::from_secs(30),
+            cache_unused_max: 30 * 24 * HOUR,
             shutdown_grace: Duration::from_secs(30),
             header_read_max: Duration::from_secs(75),
             connections_max: 16_384,
@@ -73,6 +81,11 @@ impl Limits {
             self.upload_idle_max <= self.upload_age_max,
             "limits.upload_idle_max",
             "must not be longer than limits.upload_age_max",
+        )?;
+        require(
+            !self.collect_interval.is_zero(),
+            "limits.collect_interval",
+            "must be longer than 0s",
         )?;
         require(
             !self.header_read_max.is_zero(),

@@ -258,6 +258,15 @@ mod tests {
         suite::collection::run(&Sqlite::open(&path, &limits).await.unwrap()).await;
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn collection_races_with_everything() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.db");
+        let limits = suite::race::limits(Duration::from_millis(50));
+        let store = Arc::new(Sqlite::open(&path, &limits).await.unwrap());
+        suite::race::run(store, suite::race::duration()).await;
+    }
+
     #[tokio::test]
     async fn collection_pauses_when_the_clock_jumps() {
         use crate::metadata::Collection;

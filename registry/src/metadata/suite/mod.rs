@@ -4,6 +4,7 @@ pub(crate) mod collection;
 mod content;
 mod leases;
 mod naming;
+pub(crate) mod race;
 
 use bytes::Bytes;
 use oci::{Algorithm, Digest, RepoName, Tag};

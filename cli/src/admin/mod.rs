@@ -1,0 +1,5 @@
+//! Commands for whoever runs a server.
+
+mod collection;
+
+pub(crate) use collection::{gc, trash, undelete};
