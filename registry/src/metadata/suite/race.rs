@@ -202,11 +202,15 @@ impl Race {
         let tag = tag(&format!("t{}", any(TAGS)));
         let digest = image(&here, any(IMAGES)).digest;
         match any(6) {
-            0 => drop(self.store.delete_tag(&here, &tag, "racer").await.unwrap()),
-            1 => drop(self.store.delete_manifest(&here, &digest, "racer").await.unwrap()),
+            0 => {
+                self.store.delete_tag(&here, &tag, "racer").await.unwrap();
+            }
+            1 => {
+                self.store.delete_manifest(&here, &digest, "racer").await.unwrap();
+            }
             2 => {
                 let layer = Digest::sha256(layers(any(IMAGES))[0].as_bytes());
-                drop(self.store.hide_blob(&here, &layer).await.unwrap());
+                self.store.hide_blob(&here, &layer).await.unwrap();
             }
             3 => drop(self.store.find_manifest(&here, &digest).await.unwrap()),
             _ => {
