@@ -101,6 +101,8 @@ CREATE TABLE outbox (
     id         INTEGER PRIMARY KEY AUTOINCREMENT,
     kind       TEXT    NOT NULL,
     repository TEXT    NOT NULL,
+    -- The digest of the manifest that it is about.
+    manifest   BLOB,
     payload    TEXT    NOT NULL,
     at         INTEGER NOT NULL,
     journaled  INTEGER NOT NULL DEFAULT 0,

@@ -10,10 +10,12 @@ mod http;
 mod listen;
 mod lock;
 mod metadata;
+mod rebuild;
 mod report;
 mod server;
 mod service;
 mod storage;
 
 pub use config::{AccessConfig, Anonymous, Config, ConfigError, Limits, LogConfig, LogFormat, WorkerCommand};
+pub use rebuild::{Rebuilt, rebuild_metadata};
 pub use server::{ServeError, Server};

@@ -13,7 +13,8 @@ use crate::lock::{DataDirLock, LockError};
 use crate::metadata::sqlite::Sqlite;
 use crate::metadata::{MetadataError, MetadataStore, Upkeep};
 use crate::report::chain;
-use crate::service::{Building, Jobs, Registry, Tokens};
+use crate::service::journal::JournalAhead;
+use crate::service::{Building, Jobs, Registry, RegistryError, Tokens};
 use crate::storage::filesystem::Filesystem;
 use crate::storage::{BlobStore, StorageError};
 
@@ -48,7 +49,12 @@ pub enum ServeError {
     Builds(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot open the blob store")]
     Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
-    #[error("the database in {path} belongs to another blob store: {database} there, {store} here")]
+    #[error("cannot read the metadata journal in the blob store")]
+    Journal(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(
+        "the database in {path} belongs to another blob store: {database} there, {store} here; bring the right one back, \
+         or make it anew with `layeryard rebuild-metadata --anew`"
+    )]
     ForeignStore {
         path: PathBuf,
         database: String,
@@ -67,7 +73,11 @@ impl Server {
         })?;
         let lock = DataDirLock::take(&config.data_dir)?;
         remove_addresses(&run_dir);
-        let (registry, reconcile) = open(&config).await?;
+        let Opened {
+            registry,
+            reconcile,
+            ahead,
+        } = open(&config).await?;
         let socket = Socket::bind(&run_dir)?;
 
         let jobs = Arc::new(Jobs::new(Arc::clone(&registry.metadata)));
@@ -80,6 +90,7 @@ impl Server {
             tokens,
             building,
             metrics: Metrics::new(&jobs.metrics(), &registry.collection),
+            read_only: ahead.map(|ahead| ahead.to_string()),
         });
         let app = Arc::new(App::new(state.clone()));
         let mut connections = Connections::new(app, &config.limits);
@@ -92,10 +103,17 @@ impl Server {
             source,
         })?;
 
-        registry.keep_clean(&jobs);
-        registry.keep_collecting(&jobs);
-        if reconcile {
-            registry.reconcile_soon(&jobs);
+        match ahead {
+            // A database that is not the right one must not decide what is deleted.
+            Some(ahead) => tracing::error!(reason = %ahead, "read-only"),
+            None => {
+                registry.keep_clean(&jobs);
+                registry.keep_collecting(&jobs);
+                registry.keep_journal(&jobs);
+                if reconcile {
+                    registry.reconcile_soon(&jobs);
+                }
+            }
         }
         Ok(Self {
             state,
@@ -140,8 +158,17 @@ impl Server {
     }
 }
 
-/// Opens both stores, checks that they belong together, and cleans up. Whether a reconciliation is needed is told.
-async fn open(config: &Config) -> Result<(Arc<Registry>, bool), ServeError> {
+/// Both stores, open.
+struct Opened {
+    registry: Arc<Registry>,
+    /// The machine went down without an orderly end.
+    reconcile: bool,
+    /// The database is older than the blob store.
+    ahead: Option<JournalAhead>,
+}
+
+/// Opens both stores, checks that they belong together, and cleans up.
+async fn open(config: &Config) -> Result<Opened, ServeError> {
     let store = Filesystem::open(&config.data_dir).await.map_err(storage)?;
     let database = config.data_dir.join("registry.db");
     let database = Sqlite::open(&database, &config.limits).await.map_err(metadata)?;
@@ -162,10 +189,17 @@ async fn open(config: &Config) -> Result<(Arc<Registry>, bool), ServeError> {
         config.limits.clone(),
         config.sparse_indexes,
     ));
-    if let Err(error) = registry.drop_stray_uploads().await {
+    let ahead = registry.journal_ahead().await.map_err(journal)?;
+    if ahead.is_none()
+        && let Err(error) = registry.drop_stray_uploads().await
+    {
         tracing::warn!(error = chain(&error), "stray uploads were not removed");
     }
-    Ok((registry, opened.after_power_cut))
+    Ok(Opened {
+        registry,
+        reconcile: opened.after_power_cut,
+        ahead,
+    })
 }
 
 fn prepare(data_dir: &Path, run_dir: &Path) -> io::Result<()> {
@@ -192,10 +226,14 @@ fn remove_addresses(run_dir: &Path) {
     }
 }
 
-fn metadata(error: MetadataError) -> ServeError {
+pub(crate) fn journal(error: RegistryError) -> ServeError {
+    ServeError::Journal(Box::new(error))
+}
+
+pub(crate) fn metadata(error: MetadataError) -> ServeError {
     ServeError::Metadata(Box::new(error))
 }
 
-fn storage(error: StorageError) -> ServeError {
+pub(crate) fn storage(error: StorageError) -> ServeError {
     ServeError::Storage(Box::new(error))
 }

@@ -1,5 +1,7 @@
 //! Commands for whoever runs a server.
 
 mod collection;
+mod rebuild;
 
 pub(crate) use collection::{gc, trash, undelete};
+pub(crate) use rebuild::rebuild;

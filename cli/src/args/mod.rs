@@ -4,6 +4,7 @@ mod build;
 mod collection;
 mod config;
 mod images;
+mod operations;
 mod serve;
 
 use clap::{Args, Parser, Subcommand};
@@ -15,6 +16,7 @@ pub(crate) use config::ConfigCommand;
 pub(crate) use images::{
     ArchiveFormat, CopyArgs, ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, SaveArgs,
 };
+pub(crate) use operations::RebuildArgs;
 pub(crate) use serve::ServeArgs;
 
 pub(crate) const DEFAULT_SERVER: &str = "http://localhost:5000";
@@ -57,6 +59,8 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Write an image to an archive: `docker load` or OCI layout
     Save(SaveArgs),
+    /// Recreate the database from the blob store, while no server runs
+    RebuildMetadata(RebuildArgs),
     /// List repositories and their tags
     Images(ImagesArgs),
     /// List deleted tags and manifests that can be restored

@@ -18,6 +18,7 @@ use super::route::{Kind, Route};
 use super::{
     ApiError, AppState, Code, Outbox, Via, api, blobs, catalog, manifests, referrers, tags, uploads,
 };
+use crate::metadata::Origin;
 use crate::service::Principal;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -82,7 +83,11 @@ impl App {
         let begun = Instant::now();
         let id = self.request_id(&request);
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let request = request.map(Body::new);
+        let mut request = request.map(Body::new);
+        if !method.is_safe() {
+            let origin = origin(&request, &id, peer);
+            request.extensions_mut().insert(origin);
+        }
         let answering = AssertUnwindSafe(self.dispatch(request, via, outbox)).catch_unwind();
         let (kind, mut response) = answering.await.unwrap_or_else(|_| {
             let error = ApiError::new(Code::Internal, "internal error: the server's log has the details");
@@ -101,6 +106,17 @@ impl App {
         via: Via,
         outbox: Option<Outbox>,
     ) -> (Kind, Response<Body>) {
+        if let Some(reason) = self
+            .state
+            .read_only
+            .as_deref()
+            .filter(|_| !request.method().is_safe())
+        {
+            return (
+                Kind::Other,
+                ApiError::new(Code::Unavailable, reason).into_response(),
+            );
+        }
         let path = request.uri().path();
         if path != "/v2" && !path.starts_with("/v2/") {
             let mut request = request;
@@ -180,6 +196,21 @@ impl App {
             Ok(()) => HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("unknown")),
             Err(_) => HeaderValue::from_static("unknown"),
         }
+    }
+}
+
+/// Who asks for a change, for those who are told of it.
+fn origin(request: &Request<Body>, id: &HeaderValue, peer: Option<SocketAddr>) -> Origin {
+    let text = |value: Option<&HeaderValue>| {
+        let text = value.and_then(|value| value.to_str().ok());
+        text.unwrap_or_default().to_owned()
+    };
+    let authority = request.uri().authority().map(ToString::to_string);
+    Origin {
+        id: text(Some(id)),
+        address: peer.map(|peer| peer.to_string()).unwrap_or_default(),
+        host: authority.unwrap_or_else(|| text(request.headers().get(header::HOST))),
+        user_agent: text(request.headers().get(header::USER_AGENT)),
     }
 }
 

@@ -171,7 +171,7 @@ impl From<RegistryError> for ApiError {
                 internal: Some(chain(&error)),
                 ..Self::new(Code::StorageFull, "the server's disk is full")
             },
-            E::Metadata(_) | E::Storage(_) | E::Task(_) => Self::internal(&error),
+            E::Metadata(_) | E::Storage(_) | E::Journal(_) | E::Task(_) => Self::internal(&error),
         }
     }
 }

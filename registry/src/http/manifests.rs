@@ -55,6 +55,7 @@ pub(super) async fn put(call: Call<'_>, name: RepoName, reference: Reference) ->
     let push = PushManifest {
         repository: name.clone(),
         actor: call.principal.actor(),
+        origin: call.request.extensions().get().cloned().unwrap_or_default(),
         content_type: content_type(call.request.headers()),
         digest: reference.digest().copied(),
         tags: tags.clone(),

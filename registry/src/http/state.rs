@@ -14,6 +14,8 @@ pub(crate) struct Inner {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) building: Building,
     pub(crate) metrics: Metrics,
+    /// Why nothing may be changed now.
+    pub(crate) read_only: Option<String>,
 }
 
 impl AppState {

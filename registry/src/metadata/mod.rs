@@ -12,6 +12,8 @@
 
 pub(crate) mod collection;
 mod error;
+mod outbox;
+mod rebuild;
 pub(crate) mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -25,6 +27,8 @@ use oci::{Digest, RepoName, Tag};
 
 pub(crate) use collection::{Collection, Trash};
 pub(crate) use error::MetadataError;
+pub(crate) use outbox::{Change, Delivery, Event, JournalPosition, JournaledManifest, Origin, Outbox};
+pub(crate) use rebuild::Rebuild;
 pub(crate) use types::*;
 
 use crate::storage::{ObjectName, UploadId};
@@ -33,7 +37,7 @@ pub(crate) type Result<T, E = MetadataError> = std::result::Result<T, E>;
 
 /// The whole of a registry's metadata.
 pub(crate) trait MetadataStore:
-    Uploads + Blobs + Manifests + Lists + CacheRecords + Upkeep + Leases + Collection + Trash
+    Uploads + Blobs + Manifests + Lists + CacheRecords + Upkeep + Leases + Collection + Trash + Outbox + Rebuild
 {
 }
 

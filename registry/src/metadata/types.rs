@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use oci::{Algorithm, Digest, HashState, RepoName, Tag};
 
+use super::Origin;
 use crate::storage::{ObjectName, UploadId};
 
 #[derive(Clone, Debug)]
@@ -122,6 +123,7 @@ pub(crate) struct PutManifest {
     pub(crate) children_required: bool,
     pub(crate) tags: Vec<Tag>,
     pub(crate) actor: String,
+    pub(crate) origin: Origin,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

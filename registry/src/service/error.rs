@@ -67,6 +67,8 @@ pub(crate) enum RegistryError {
     Metadata(#[from] MetadataError),
     #[error(transparent)]
     Storage(#[from] StorageError),
+    #[error("the metadata journal cannot be read or written")]
+    Journal(#[source] std::io::Error),
     #[error("the task that did the work failed")]
     Task(#[from] tokio::task::JoinError),
 }

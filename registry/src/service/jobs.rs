@@ -69,6 +69,12 @@ pub(crate) struct Jobs {
 }
 
 impl Turn {
+    #[cfg(test)]
+    pub(crate) fn for_test(epoch: Option<i64>) -> Self {
+        let (_, stop) = watch::channel(false);
+        Self { stop, epoch }
+    }
+
     /// Whether the server stops: long work then ends where it can go on later.
     pub(crate) fn is_stopping(&self) -> bool {
         *self.stop.borrow()

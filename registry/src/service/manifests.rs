@@ -7,13 +7,14 @@ use bytes::Bytes;
 use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
 
 use super::{Registry, RegistryError, Result};
-use crate::metadata::{DeleteOutcome, PutManifest, PutOutcome, StoredManifest};
+use crate::metadata::{DeleteOutcome, Origin, PutManifest, PutOutcome, StoredManifest};
 
 /// A manifest as it was sent.
 #[derive(Clone, Debug)]
 pub(crate) struct PushManifest {
     pub(crate) repository: RepoName,
     pub(crate) actor: String,
+    pub(crate) origin: Origin,
     /// Without parameters.
     pub(crate) content_type: Option<String>,
     pub(crate) bytes: Bytes,
@@ -107,6 +108,18 @@ impl Registry {
         .await?
     }
 
+    /// Stores a manifest of the journal, whatever of its content is here.
+    pub(crate) async fn replay_manifest(&self, push: PushManifest) -> Result<()> {
+        let algorithm = push.digest.map_or(Algorithm::Sha256, |digest| digest.algorithm());
+        let digest = Digest::of(algorithm, &push.bytes);
+        let manifest = Manifest::parse(push.content_type.as_deref(), push.bytes.to_vec())?;
+        let mut put = self.put_of(push, digest, manifest);
+        put.blobs_required = false;
+        put.children_required = false;
+        self.metadata.put_manifest(put).await?;
+        Ok(())
+    }
+
     fn put_of(&self, push: PushManifest, digest: Digest, manifest: Manifest) -> PutManifest {
         let descriptor = manifest
             .subject
@@ -125,6 +138,7 @@ impl Registry {
             children_required: !(push.sparse || self.sparse_indexes),
             tags: push.tags,
             actor: push.actor,
+            origin: push.origin,
             bytes: push.bytes,
             media_type: manifest.media_type,
             artifact_type: manifest.artifact_type,

@@ -12,6 +12,7 @@ mod error;
 mod ingest;
 mod janitor;
 pub(crate) mod jobs;
+pub(crate) mod journal;
 mod lists;
 mod manifests;
 #[cfg(test)]
@@ -44,6 +45,8 @@ pub(crate) struct Registry {
     pub(crate) limits: Limits,
     /// Accept indexes whose manifests are not all here.
     sparse_indexes: bool,
+    /// Whether events are also for webhooks.
+    webhooks: bool,
     caches: Caches,
     pub(crate) collection: CollectionMetrics,
     pulls: PullCounts,
@@ -60,10 +63,23 @@ impl Registry {
             metadata,
             store,
             sparse_indexes,
+            webhooks: false,
             caches: Caches::new(limits.review_delay),
             limits,
             collection: CollectionMetrics::default(),
             pulls: PullCounts::new(),
         }
+    }
+
+    /// Keeps events until webhooks were told of them, too.
+    pub(crate) fn with_webhooks(self) -> Self {
+        Self {
+            webhooks: true,
+            ..self
+        }
+    }
+
+    fn tells_events(&self) -> bool {
+        self.webhooks
     }
 }

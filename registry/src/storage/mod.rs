@@ -27,8 +27,9 @@ pub(crate) type Result<T, E = StorageError> = std::result::Result<T, E>;
 /// A blob's bytes on their way out, in pieces.
 pub(crate) type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes>> + Send>>;
 
+/// Objects and uploads.
 #[async_trait]
-pub(crate) trait BlobStore: Send + Sync {
+pub(crate) trait BlobStore: Files {
     /// A name for a new object of this digest; different at every call.
     fn new_name(&self, digest: &Digest) -> ObjectName;
     /// Stores an object that is all in memory. Durable.
@@ -43,6 +44,8 @@ pub(crate) trait BlobStore: Send + Sync {
     async fn list_uploads(&self) -> Result<Vec<UploadId>>;
     /// Opens an object's bytes in `range`, which lies within it.
     async fn read(&self, key: &ObjectName, range: Range<u64>) -> Result<ByteStream>;
+    /// How many bytes an object has.
+    async fn size(&self, key: &ObjectName) -> Result<u64>;
     /// An object as a file of this machine, where the store keeps it as one.
     async fn file(&self, key: &ObjectName) -> Result<Option<Arc<File>>>;
     /// Deletes an object; one that isn't there is deleted already.
@@ -51,6 +54,18 @@ pub(crate) trait BlobStore: Send + Sync {
     async fn list(&self, after: Option<&ObjectName>) -> Result<Vec<ObjectName>>;
     /// The identity of the store, taking over `uuid` if it has none yet.
     async fn identity(&self, uuid: &str) -> Result<String>;
+}
+
+/// Small files beside the objects, for the registry's own records. Names are paths below `meta/`.
+#[async_trait]
+pub(crate) trait Files: Send + Sync {
+    /// Writes a file whole, replacing one of the same name. Durable.
+    async fn put_file(&self, name: &str, data: Bytes) -> Result<()>;
+    async fn get_file(&self, name: &str) -> Result<Option<Bytes>>;
+    /// The names that begin with `prefix`, in order.
+    async fn list_files(&self, prefix: &str) -> Result<Vec<String>>;
+    /// Deletes a file; one that isn't there is deleted already.
+    async fn delete_file(&self, name: &str) -> Result<()>;
 }
 
 /// An upload's bytes, open for one writer. Dropping it leaves what was written.

@@ -11,7 +11,7 @@ use super::rows::{
 };
 use super::writer::Durability::{Async, Durable};
 use super::{Sqlite, Times, now, tags};
-use crate::metadata::{DeleteOutcome, Manifests, PutManifest, PutOutcome, Result, StoredManifest};
+use crate::metadata::{Change, DeleteOutcome, Manifests, PutManifest, PutOutcome, Result, StoredManifest};
 
 #[async_trait]
 impl Manifests for Sqlite {
@@ -246,7 +246,19 @@ async fn insert(
     Ok(id)
 }
 
-/// Holds what the manifest refers to. Of a sparse manifest only what is here; the rest when it is pushed again.
+/// What the outbox tells of a push.
+fn pushed(put: &PutManifest) -> Change {
+    Change::Push {
+        digest: put.digest,
+        media_type: put.media_type.clone(),
+        size: put.bytes.len() as u64,
+        tags: put.tags.clone(),
+        actor: put.actor.clone(),
+        origin: put.origin.clone(),
+    }
+}
+
+/// Holds what the manifest refers to, and tells of the push: a statement more in a query that runs anyway. Of a sparse manifest only what is here; the rest when it is pushed again.
 async fn insert_references(
     connection: &mut SqliteConnection,
     repository: i64,
@@ -260,12 +272,17 @@ async fn insert_references(
              JOIN repository_blobs l ON l.repository_id = $1 AND l.blob_id = b.id AND l.hidden = 0
              WHERE true ON CONFLICT DO NOTHING;
          INSERT INTO manifest_children (repository_id, parent_id, child_digest)
-             SELECT $1, $2, unhex(j.value) FROM json_each($4) j WHERE true ON CONFLICT DO NOTHING",
+             SELECT $1, $2, unhex(j.value) FROM json_each($4) j WHERE true ON CONFLICT DO NOTHING;
+         INSERT INTO outbox (kind, repository, manifest, payload, at)
+             SELECT 'push', name, $5, $6, $7 FROM repositories WHERE id = $1",
     )
     .bind(repository)
     .bind(manifest)
     .bind(digest_list(&blobs))
     .bind(digest_list(&put.children))
+    .bind(put.digest.to_bytes())
+    .bind(pushed(put).to_json())
+    .bind(now())
     .execute(&mut *connection)
     .await
     .during("inserting a manifest's references")?;
@@ -362,13 +379,19 @@ async fn trash(
     if let Some(index) = index {
         return Ok(DeleteOutcome::ReferencedBy(read_digest(&index)?));
     }
+    let change = Change::Delete {
+        digest: *digest,
+        actor: actor.to_owned(),
+    };
     let now = now();
     sqlx::query(
         "INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
              SELECT repository_id, name, $3, 'delete', $4, $5 FROM tags WHERE repository_id = $1 AND manifest_id = $2;
          DELETE FROM tags WHERE repository_id = $1 AND manifest_id = $2;
          UPDATE manifests SET deleted_at = $5, deleted_by = $4, review_at = $6, review_reason = 'deleted' WHERE id = $2;
-         UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = $1",
+         UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = $1;
+         INSERT INTO outbox (kind, repository, manifest, payload, at)
+             SELECT 'delete', name, $3, $7, $5 FROM repositories WHERE id = $1",
     )
     .bind(repository)
     .bind(id)
@@ -376,6 +399,7 @@ async fn trash(
     .bind(actor)
     .bind(now)
     .bind(now + times.undelete_window)
+    .bind(change.to_json())
     .execute(connection)
     .await
     .during("moving a manifest to the trash")?;

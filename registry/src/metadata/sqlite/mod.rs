@@ -15,6 +15,8 @@ mod leases;
 mod lists;
 mod log;
 mod manifests;
+mod outbox;
+mod rebuild;
 mod rows;
 mod tags;
 mod trash;
@@ -188,6 +190,27 @@ async fn lengthen_log(path: &Path) {
             "the database's log stays short: commits take longer"
         ),
     }
+}
+
+/// Copies a database, log included, into one new file; the database may be in use.
+pub(crate) async fn copy(from: &Path, to: &Path) -> Result<()> {
+    let options = SqliteConnectOptions::new()
+        .filename(from)
+        .create_if_missing(false)
+        .busy_timeout(Duration::from_secs(10))
+        .disable_statement_logging();
+    let mut connection = SqliteConnection::connect_with(&options)
+        .await
+        .during("opening the database to copy it")?;
+    sqlx::query("VACUUM INTO $1")
+        .bind(to.to_string_lossy().into_owned())
+        .execute(&mut connection)
+        .await
+        .during("copying the database")?;
+    connection
+        .close()
+        .await
+        .during("closing the database that was copied")
 }
 
 /// Which run of the kernel this is: bytes written under another one may have been lost.

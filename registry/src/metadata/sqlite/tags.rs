@@ -3,9 +3,9 @@
 use oci::{Digest, RepoName, Tag};
 use sqlx::sqlite::SqliteConnection;
 
-use super::rows::{During, repository_id};
+use super::rows::{During, digest as read_digest, repository_id};
 use super::{Times, now};
-use crate::metadata::Result;
+use crate::metadata::{Change, Result};
 
 /// Points a tag at a manifest. One that it pointed at before is reviewed later, since nothing may hold it now.
 pub(super) async fn set(
@@ -60,16 +60,24 @@ pub(super) async fn delete(
         return Ok(false);
     };
     let now = now();
+    let change = Change::Untag {
+        tag: tag.clone(),
+        digest: read_digest(&digest)?,
+        actor: actor.to_owned(),
+    };
     sqlx::query(
         "DELETE FROM tags WHERE repository_id = $1 AND name = $2;
          INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
-             VALUES ($1, $2, $3, 'delete', $4, $5)",
+             VALUES ($1, $2, $3, 'delete', $4, $5);
+         INSERT INTO outbox (kind, repository, manifest, payload, at)
+             SELECT 'untag', name, $3, $6, $5 FROM repositories WHERE id = $1",
     )
     .bind(repository)
     .bind(tag.as_str())
     .bind(digest)
     .bind(actor)
     .bind(now)
+    .bind(change.to_json())
     .execute(&mut *connection)
     .await
     .during("deleting a tag")?;

@@ -139,7 +139,55 @@ async fn restore(
         )
         .await?;
     }
+    tell_restored(
+        connection,
+        repository,
+        (manifest, &digest),
+        &manifests,
+        &tags,
+        &undelete.actor,
+    )
+    .await?;
     Ok(UndeleteOutcome::Restored { manifests, tags })
+}
+
+/// To the outbox, what was restored is pushed: what the index lists first, then the manifest itself with its tags.
+async fn tell_restored(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    (manifest, own): (i64, &Digest),
+    others: &[Digest],
+    tags: &[Tag],
+    actor: &str,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO outbox (kind, repository, manifest, payload, at)
+             SELECT 'push', r.name, m.digest, json_object('change', 'push', 'digest', x.digest,
+                 'media_type', m.media_type, 'size', m.size, 'tags', json(x.tags), 'actor', $5), $6
+             FROM (SELECT value ->> 0 AS hex, value ->> 1 AS digest, '[]' AS tags, 0 AS last FROM json_each($3)
+                 UNION ALL SELECT hex(digest), $7, $4, 1 FROM manifests WHERE id = $2) x
+             JOIN manifests m ON m.repository_id = $1 AND m.digest = unhex(x.hex)
+             JOIN repositories r ON r.id = $1
+             ORDER BY x.last",
+    )
+    .bind(repository)
+    .bind(manifest)
+    .bind(
+        serde_json::Value::from_iter(
+            others
+                .iter()
+                .map(|digest| serde_json::json!([hex::encode(digest.to_bytes()), digest])),
+        )
+        .to_string(),
+    )
+    .bind(super::rows::text_list(&tags.iter().map(Tag::as_str).collect::<Vec<_>>()))
+    .bind(actor)
+    .bind(now())
+    .bind(own.to_string())
+    .execute(connection)
+    .await
+    .during("telling of what was restored")?;
+    Ok(())
 }
 
 /// What a tag named when it was deleted last.

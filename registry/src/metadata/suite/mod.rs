@@ -94,6 +94,7 @@ fn manifest(repository: &RepoName, content: &str) -> PutManifest {
         children_required: true,
         tags: Vec::new(),
         actor: "tester".to_owned(),
+        origin: Origin::default(),
     }
 }
 

@@ -9,6 +9,7 @@ use oci::{Descriptor, Digest, ImageRef, Manifest, Platform, Reference, RepoName,
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{Result, Transfer, UpstreamError, choose};
+use crate::metadata::Origin;
 use crate::service::{BodyError, Chunk, Principal, PushManifest, Registry, RegistryError};
 
 /// Layers on their way at once.
@@ -98,6 +99,7 @@ impl Fetch<'_> {
 
     async fn keep(&self, manifest: Manifest, digest: Digest, tags: Vec<Tag>) -> Result<()> {
         let push = PushManifest {
+            origin: Origin::default(),
             repository: self.repository.clone(),
             actor: self.principal.actor(),
             content_type: Some(manifest.media_type.clone()),

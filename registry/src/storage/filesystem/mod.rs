@@ -11,6 +11,7 @@
 //! Shard directories are all made and synced when the store is opened, so that a commit syncs exactly the file and
 //! one directory: `fsync(file)`, `rename`, `fsync(shard directory)`, in this order.
 
+mod files;
 mod read;
 mod write;
 
@@ -189,6 +190,19 @@ impl BlobStore for Filesystem {
     async fn read(&self, key: &ObjectName, range: Range<u64>) -> Result<ByteStream> {
         let file = read::open(&self.object_path(key), key).await?;
         Ok(Box::pin(read::FileStream::new(file, key.clone(), range)))
+    }
+
+    async fn size(&self, key: &ObjectName) -> Result<u64> {
+        let (key, path) = (key.clone(), self.object_path(key));
+        blocking(move || {
+            let found = fs::metadata(&path).map_err(|source| StorageError::Object {
+                key,
+                operation: "looking at it",
+                source,
+            })?;
+            Ok(found.len())
+        })
+        .await
     }
 
     async fn file(&self, key: &ObjectName) -> Result<Option<Arc<File>>> {
