@@ -19,12 +19,12 @@ else
 endif
 
 peers:
-	$(PEERS) debian rootfs conformance clients distribution engine
+	$(PEERS) debian rootfs conformance clients distribution engine postgres
 
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	bash -n tests/peers/install.sh .ci/run
+	bash -n tests/peers/*.sh .ci/run
 
 bench:
 	bench/run.sh $(ARGS)

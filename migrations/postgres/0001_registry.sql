@@ -1,6 +1,10 @@
 -- The registry's tables, as migrations/sqlite has them. Times are microseconds since 1970; digests are one algorithm byte and the raw hash
 -- (1 = sha256, 2 = sha512). Rules that hold over all tables: metadata/mod.rs. Text is ordered by bytes.
 
+-- The database's clock, the only one that replicas share, in microseconds. STABLE, so that indexes serve comparisons.
+CREATE FUNCTION now_micros() RETURNS BIGINT LANGUAGE sql STABLE PARALLEL SAFE AS
+    $$ SELECT (extract(epoch FROM statement_timestamp()) * 1000000)::bigint $$;
+
 CREATE TABLE store (
     id BIGINT PRIMARY KEY CHECK (id = 1),
     -- The same in the data directory: a foreign database must not make orphans of its objects.

@@ -16,6 +16,8 @@ mod server;
 mod service;
 mod storage;
 
-pub use config::{AccessConfig, Anonymous, Config, ConfigError, Limits, LogConfig, LogFormat, WorkerCommand};
+pub use config::{
+    AccessConfig, Anonymous, Config, ConfigError, DatabaseConfig, Limits, LogConfig, LogFormat, WorkerCommand,
+};
 pub use rebuild::{Rebuilt, rebuild_metadata};
 pub use server::{ServeError, Server};

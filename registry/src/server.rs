@@ -10,8 +10,9 @@ use crate::config::{Anonymous, Config, ConfigError};
 use crate::http::{App, AppState, Inner, Metrics, Via};
 use crate::listen::{self, Connections, Socket};
 use crate::lock::{DataDirLock, LockError};
+use crate::metadata::postgres::Postgres;
 use crate::metadata::sqlite::Sqlite;
-use crate::metadata::{MetadataError, MetadataStore, Upkeep};
+use crate::metadata::{MetadataError, MetadataStore, boot_id};
 use crate::report::chain;
 use crate::service::journal::JournalAhead;
 use crate::service::{Building, Jobs, Registry, RegistryError, Tokens};
@@ -170,8 +171,7 @@ struct Opened {
 /// Opens both stores, checks that they belong together, and cleans up.
 async fn open(config: &Config) -> Result<Opened, ServeError> {
     let store = Filesystem::open(&config.data_dir).await.map_err(storage)?;
-    let database = config.data_dir.join("registry.db");
-    let database = Sqlite::open(&database, &config.limits).await.map_err(metadata)?;
+    let database = open_database(config).await.map_err(metadata)?;
     let opened = database.opened().await.map_err(metadata)?;
     let identity = store.identity(&opened.store_uuid).await.map_err(storage)?;
     if identity != opened.store_uuid {
@@ -181,8 +181,7 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
             store: identity,
         });
     }
-    let (database, store): (Arc<dyn MetadataStore>, Arc<dyn BlobStore>) =
-        (Arc::new(database), Arc::new(store));
+    let store: Arc<dyn BlobStore> = Arc::new(store);
     let registry = Arc::new(Registry::new(
         database,
         store,
@@ -200,6 +199,19 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
         reconcile: opened.after_power_cut,
         ahead,
     })
+}
+
+async fn open_database(config: &Config) -> Result<Arc<dyn MetadataStore>, MetadataError> {
+    match &config.database.url {
+        None => {
+            let path = config.data_dir.join("registry.db");
+            Ok(Arc::new(Sqlite::open(&path, &config.limits).await?))
+        }
+        Some(url) => {
+            let database = Postgres::open(url, &config.database, boot_id(), &config.limits).await?;
+            Ok(Arc::new(database))
+        }
+    }
 }
 
 fn prepare(data_dir: &Path, run_dir: &Path) -> io::Result<()> {

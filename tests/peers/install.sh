@@ -3,7 +3,7 @@
 #
 #   tests/peers/install.sh GROUP...
 #
-# Groups of `make test`:  debian rootfs conformance clients distribution engine
+# Groups of `make test`:  debian rootfs conformance clients distribution engine postgres
 # Groups of `make bench`: debian rootfs distribution bench
 #
 # Everything that isn't a Debian package goes to one cache directory outside the tree, $LAYERYARD_PEERS_DIR
@@ -32,7 +32,7 @@ main() {
     local group
     for group in "$@"; do
         case $group in
-            debian | clients | conformance | distribution | engine | rootfs | bench) "group_$group" ;;
+            debian | clients | conformance | distribution | engine | postgres | rootfs | bench) "group_$group" ;;
             *) fail "unknown group '$group'" ;;
         esac
     done
@@ -64,6 +64,11 @@ group_engine() {
     go_program containerd github.com/containerd/containerd/v2/cmd/containerd "$CONTAINERD"
     go_program containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 "$CONTAINERD"
     CGO_ENABLED=1 go_program runc github.com/opencontainers/runc "$RUNC" -tags seccomp
+}
+
+# Run by tests/peers/postgres.sh, one server a test process.
+group_postgres() {
+    debian_packages postgresql procps util-linux
 }
 
 group_bench() {

@@ -4,6 +4,7 @@
 //! is the caller's matter. Every key stands in docs/configuration.md, which a test compares with these types.
 
 mod access;
+mod database;
 mod limits;
 mod log;
 mod units;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use access::{AccessConfig, Anonymous};
+pub use database::DatabaseConfig;
 pub use limits::Limits;
 pub use log::{LogConfig, LogFormat};
 
@@ -35,6 +37,7 @@ pub struct Config {
     /// later is held from the next push of the manifest on.
     pub sparse_indexes: bool,
     pub log: LogConfig,
+    pub database: DatabaseConfig,
     pub access: AccessConfig,
     pub limits: Limits,
     /// How to start the build worker; none: builds are refused.
@@ -76,6 +79,7 @@ impl Config {
         require(!self.data_dir.as_os_str().is_empty(), "data_dir", "is missing")?;
         require(!self.listen.is_empty(), "listen", "names no address")?;
         self.log.validate()?;
+        self.database.validate()?;
         self.access.validate(&self.listen)?;
         self.limits.validate()
     }
@@ -92,6 +96,7 @@ impl Default for Config {
             public_hosts: Vec::new(),
             sparse_indexes: false,
             log: LogConfig::default(),
+            database: DatabaseConfig::default(),
             access: AccessConfig::default(),
             limits: Limits::default(),
             worker: None,

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use oci::{DigestError, NameError, ReferenceError};
 use serde_json::json;
 
+use crate::metadata::MetadataError;
 use crate::report::chain;
 use crate::service::RegistryError;
 use crate::service::builds::BuildError;
@@ -170,6 +171,11 @@ impl From<RegistryError> for ApiError {
             E::Storage(storage) if storage.is_full() => Self {
                 internal: Some(chain(&error)),
                 ..Self::new(Code::StorageFull, "the server's disk is full")
+            },
+            E::Metadata(MetadataError::Unavailable { .. }) => Self {
+                internal: Some(chain(&error)),
+                ..Self::new(Code::Unavailable, "the database does not answer: try again")
+                    .with_header(header::RETRY_AFTER, "1")
             },
             E::Metadata(_) | E::Storage(_) | E::Journal(_) | E::Task(_) => Self::internal(&error),
         }

@@ -10,6 +10,13 @@ pub(crate) enum MetadataError {
         #[source]
         source: Box<dyn Error + Send + Sync>,
     },
+    /// It may answer when asked again: it restarts, or is busier than it can bear.
+    #[error("database does not answer, {operation}")]
+    Unavailable {
+        operation: &'static str,
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
+    },
     #[error("database has an invalid {what}")]
     Corrupt {
         what: &'static str,
@@ -18,6 +25,8 @@ pub(crate) enum MetadataError {
     },
     #[error("the transaction was not committed")]
     NotCommitted,
+    #[error("another replica has been migrating the database for too long")]
+    Migrating,
     #[error("database is closed")]
     Closed,
     #[error("database schema needs a newer layeryard: it says at least {needed}, this is {ours}")]

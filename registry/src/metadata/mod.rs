@@ -13,11 +13,13 @@
 pub(crate) mod collection;
 mod error;
 mod outbox;
+pub(crate) mod postgres;
 mod rebuild;
 pub(crate) mod sqlite;
 #[cfg(test)]
 mod suite;
 mod types;
+mod values;
 
 use std::time::Duration;
 
@@ -30,6 +32,7 @@ pub(crate) use error::MetadataError;
 pub(crate) use outbox::{Change, Delivery, Event, JournalPosition, JournaledManifest, Origin, Outbox};
 pub(crate) use rebuild::Rebuild;
 pub(crate) use types::*;
+pub(crate) use values::boot_id;
 
 use crate::storage::{ObjectName, UploadId};
 
@@ -39,6 +42,10 @@ pub(crate) type Result<T, E = MetadataError> = std::result::Result<T, E>;
 pub(crate) trait MetadataStore:
     Uploads + Blobs + Manifests + Lists + CacheRecords + Upkeep + Leases + Collection + Trash + Outbox + Rebuild
 {
+    /// Other processes change it too, so that nothing it said may be relied on later.
+    fn is_shared(&self) -> bool {
+        false
+    }
 }
 
 /// Upload sessions. Not durable, except that [`Blobs::commit_blob`] ends one.
@@ -79,6 +86,13 @@ pub(crate) trait Manifests: Send + Sync {
     async fn resolve_tag(&self, repository: &RepoName, tag: &Tag) -> Result<Option<Digest>>;
     /// A manifest outside the trash.
     async fn find_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Option<StoredManifest>>;
+    /// The manifest that a tag names now.
+    async fn find_tagged(&self, repository: &RepoName, tag: &Tag) -> Result<Option<StoredManifest>> {
+        match self.resolve_tag(repository, tag).await? {
+            Some(digest) => self.find_manifest(repository, &digest).await,
+            None => Ok(None),
+        }
+    }
     /// Moves a manifest to the trash and deletes its tags. Durable.
     async fn delete_manifest(
         &self,

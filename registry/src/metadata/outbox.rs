@@ -8,7 +8,7 @@ use bytes::Bytes;
 use oci::{Digest, RepoName, Tag};
 use serde::{Deserialize, Serialize};
 
-use super::Result;
+use super::{PutManifest, Result};
 
 /// What is to be told, and to whom.
 #[async_trait]
@@ -105,6 +105,34 @@ pub(crate) struct JournalPosition {
 }
 
 impl Change {
+    /// A push as it was asked for.
+    pub(super) fn pushed(put: &PutManifest) -> Self {
+        Self::Push {
+            digest: put.digest,
+            media_type: put.media_type.clone(),
+            size: put.bytes.len() as u64,
+            tags: put.tags.clone(),
+            actor: put.actor.clone(),
+            origin: put.origin.clone(),
+        }
+    }
+
+    /// The manifest that it is about.
+    pub(super) fn digest(&self) -> Digest {
+        match self {
+            Self::Push { digest, .. } | Self::Delete { digest, .. } | Self::Untag { digest, .. } => *digest,
+        }
+    }
+
+    /// In one word.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Push { .. } => "push",
+            Self::Delete { .. } => "delete",
+            Self::Untag { .. } => "untag",
+        }
+    }
+
     /// As it lies in the database.
     pub(crate) fn to_json(&self) -> String {
         // Nothing in it can fail to be written.

@@ -1,4 +1,5 @@
-//! What is read most, in memory. Right for one process over its own database: nobody else changes it.
+//! What is read most, in memory. Right for one process over its own database: nobody else changes it. Over a shared
+//! one everything is asked anew.
 //!
 //! An entry carries the generation of its name, which is read before the database is and bumped after a change has
 //! committed and before that is answered. So whoever reads after an answer never sees what was before it, and a slow
@@ -37,6 +38,7 @@ pub(super) struct Cached<V> {
     entries: Cache<Box<str>, Entry<V>>,
     generations: Box<[AtomicU64]>,
     hasher: RandomState,
+    enabled: bool,
 }
 
 struct Entry<V> {
@@ -61,14 +63,15 @@ pub(super) struct Slot {
 
 impl Caches {
     /// Entries live for a quarter of the review delay: the database puts a review off when it has less than half of it
-    /// left, reading them does not.
-    pub(super) fn new(review_delay: Duration) -> Self {
+    /// left, reading them does not. Over a `shared` database nothing is kept.
+    pub(super) fn new(review_delay: Duration, shared: bool) -> Self {
         let life = review_delay / 4;
+        let capacity = |wanted| if shared { 0 } else { wanted };
         let weigh = |key: &str, manifest: &StoredManifest| key.len() + manifest.bytes.len() + 200;
         Self {
-            manifests: Cached::new(MANIFEST_CACHE_BYTES, life, weigh),
-            tags: Cached::new(TAG_CACHE_ENTRIES, life, |_, _| 1),
-            blobs: Cached::new(BLOB_CACHE_ENTRIES, life, |_, _| 1),
+            manifests: Cached::new(capacity(MANIFEST_CACHE_BYTES), life, weigh),
+            tags: Cached::new(capacity(TAG_CACHE_ENTRIES), life, |_, _| 1),
+            blobs: Cached::new(capacity(BLOB_CACHE_ENTRIES), life, |_, _| 1),
         }
     }
 }
@@ -83,6 +86,7 @@ impl<V: Send + Sync + 'static> Cached<V> {
                 .build(),
             generations: (0..GENERATIONS).map(|_| AtomicU64::new(0)).collect(),
             hasher: RandomState::new(),
+            enabled: capacity > 0,
         }
     }
 
@@ -100,6 +104,9 @@ impl<V: Send + Sync + 'static> Cached<V> {
     }
 
     pub(super) fn put(&self, slot: Slot, value: Arc<V>) {
+        if !self.enabled {
+            return;
+        }
         self.entries.insert(
             slot.key,
             Entry {

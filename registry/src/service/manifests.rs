@@ -41,6 +41,13 @@ impl Registry {
             repository: repository.clone(),
             reference: reference.clone(),
         };
+        if self.metadata.is_shared() {
+            let found = match reference {
+                Reference::Digest(digest) => self.metadata.find_manifest(repository, digest).await?,
+                Reference::Tag(tag) => self.metadata.find_tagged(repository, tag).await?,
+            };
+            return found.map(Arc::new).ok_or_else(unknown);
+        }
         let digest = match reference {
             Reference::Digest(digest) => *digest,
             Reference::Tag(tag) => self.tagged(repository, tag).await?.ok_or_else(unknown)?,

@@ -59,12 +59,13 @@ impl Registry {
         limits: Limits,
         sparse_indexes: bool,
     ) -> Self {
+        let shared = metadata.is_shared();
         Self {
             metadata,
             store,
             sparse_indexes,
             webhooks: false,
-            caches: Caches::new(limits.review_delay),
+            caches: Caches::new(limits.review_delay, shared),
             limits,
             collection: CollectionMetrics::default(),
             pulls: PullCounts::new(),

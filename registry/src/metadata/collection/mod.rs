@@ -7,6 +7,7 @@
 //! What nothing refers to any more is kept for the review delay after that, since somebody may have been told a moment
 //! before that it is here and be about to refer to it.
 
+pub(in crate::metadata) mod facts;
 pub(in crate::metadata) mod sql;
 mod trash;
 mod verdict;

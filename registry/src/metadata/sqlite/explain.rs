@@ -3,48 +3,11 @@
 use oci::RepoName;
 use sqlx::sqlite::{Sqlite as Database, SqliteExecutor};
 
-use super::rows::{During, digest, repository, size};
+use super::rows::During;
 use super::{Sqlite, Times, now};
 use crate::metadata::Result;
-use crate::metadata::collection::{
-    Cursor, Explain, ExplainPage, Explained, Kind, LinkFacts, ManifestFacts, sql,
-};
-
-pub(super) struct FoundManifest {
-    pub(super) item: Explained,
-    pub(super) facts: ManifestFacts,
-}
-
-pub(super) struct FoundLink {
-    pub(super) item: Explained,
-}
-
-type ManifestRow = (
-    i64,
-    String,
-    Vec<u8>,
-    i64,
-    Option<i64>,
-    Option<i64>,
-    i64,
-    Option<i64>,
-    Option<String>,
-    Option<Vec<u8>>,
-    Option<Vec<u8>>,
-    Option<i64>,
-    Option<i64>,
-);
-
-type LinkRow = (
-    String,
-    Vec<u8>,
-    i64,
-    Option<i64>,
-    bool,
-    Option<Vec<u8>>,
-    Option<Vec<u8>>,
-    Option<String>,
-);
+use crate::metadata::collection::facts::{FoundLink, FoundManifest, LinkRow, ManifestRow};
+use crate::metadata::collection::{Cursor, Explain, ExplainPage, Kind, sql};
 
 pub(super) async fn manifest<'e>(
     connection: impl SqliteExecutor<'e, Database = Database>,
@@ -58,32 +21,7 @@ pub(super) async fn manifest<'e>(
         .fetch_optional(connection)
         .await
         .during("finding who needs a manifest")?;
-    let Some(row) = row else { return Ok(None) };
-    let (_, name, stored, bytes, review_at, deleted_at, pushed_at, untagged_at, ..) = row;
-    let (.., tag, parent, subject, pulled_at, held_until) = row;
-    let other = |stored: Option<Vec<u8>>| stored.map(|stored| digest(&stored)).transpose();
-    let facts = ManifestFacts {
-        now,
-        window: times.undelete_window,
-        tag,
-        parent: other(parent)?,
-        subject: other(subject)?,
-        deleted_at,
-        pushed_at,
-        untagged_at,
-        pulled_at,
-        held_until,
-    };
-    let item = Explained {
-        kind: Kind::Manifest,
-        repository: repository(&name)?,
-        digest: digest(&stored)?,
-        size: size(bytes),
-        deleted: deleted_at.is_some(),
-        review_at,
-        verdict: facts.verdict(),
-    };
-    Ok(Some(FoundManifest { item, facts }))
+    row.map(|row| FoundManifest::read(row, now, times)).transpose()
 }
 
 pub(super) async fn link<'e>(
@@ -97,26 +35,7 @@ pub(super) async fn link<'e>(
         .fetch_optional(connection)
         .await
         .during("finding who needs a blob")?;
-    let Some((name, stored, bytes, review_at, hidden, manifest, sparse, cache_record)) = row else {
-        return Ok(None);
-    };
-    let other = |stored: Option<Vec<u8>>| stored.map(|stored| digest(&stored)).transpose();
-    let facts = LinkFacts {
-        manifest: other(manifest)?,
-        sparse: other(sparse)?,
-        cache_record,
-    };
-    Ok(Some(FoundLink {
-        item: Explained {
-            kind: Kind::Blob,
-            repository: repository(&name)?,
-            digest: digest(&stored)?,
-            size: size(bytes),
-            deleted: hidden,
-            review_at,
-            verdict: facts.verdict(),
-        },
-    }))
+    row.map(FoundLink::read).transpose()
 }
 
 impl Sqlite {

@@ -246,18 +246,6 @@ async fn insert(
     Ok(id)
 }
 
-/// What the outbox tells of a push.
-fn pushed(put: &PutManifest) -> Change {
-    Change::Push {
-        digest: put.digest,
-        media_type: put.media_type.clone(),
-        size: put.bytes.len() as u64,
-        tags: put.tags.clone(),
-        actor: put.actor.clone(),
-        origin: put.origin.clone(),
-    }
-}
-
 /// Holds what the manifest refers to, and tells of the push: a statement more in a query that runs anyway. Of a sparse manifest only what is here; the rest when it is pushed again.
 async fn insert_references(
     connection: &mut SqliteConnection,
@@ -281,7 +269,7 @@ async fn insert_references(
     .bind(digest_list(&blobs))
     .bind(digest_list(&put.children))
     .bind(put.digest.to_bytes())
-    .bind(pushed(put).to_json())
+    .bind(Change::pushed(put).to_json())
     .bind(now())
     .execute(&mut *connection)
     .await

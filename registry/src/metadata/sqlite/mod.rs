@@ -25,7 +25,6 @@ mod uploads;
 mod writer;
 
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -36,6 +35,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 
+use super::values::{Times, boot_id, micros};
 use super::{MetadataError, MetadataStore, Opened, Result};
 use crate::config::Limits;
 use crate::report::chain;
@@ -65,16 +65,6 @@ pub(crate) struct Sqlite {
     opened: Opened,
     boot_id: String,
     times: Times,
-}
-
-/// The configured delays in the database's unit, microseconds.
-#[derive(Clone, Copy)]
-struct Times {
-    upload_idle: i64,
-    upload_age: i64,
-    undelete_window: i64,
-    review_delay: i64,
-    delete_delay: i64,
 }
 
 impl MetadataStore for Sqlite {}
@@ -127,18 +117,6 @@ impl Sqlite {
             boot_id,
             times: Times::of(limits),
         })
-    }
-}
-
-impl Times {
-    fn of(limits: &Limits) -> Self {
-        Self {
-            upload_idle: micros(limits.upload_idle_max),
-            upload_age: micros(limits.upload_age_max),
-            undelete_window: micros(limits.undelete_window),
-            review_delay: micros(limits.review_delay),
-            delete_delay: micros(limits.delete_delay),
-        }
     }
 }
 
@@ -213,23 +191,9 @@ pub(crate) async fn copy(from: &Path, to: &Path) -> Result<()> {
         .during("closing the database that was copied")
 }
 
-/// Which run of the kernel this is: bytes written under another one may have been lost.
-fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    match String::from_str(id.trim()) {
-        Ok(id) if !id.is_empty() => id,
-        // Unknown: never the same as before, so that nothing unsynced is trusted.
-        _ => uuid::Uuid::new_v4().to_string(),
-    }
-}
-
 /// Microseconds since 1970.
 fn now() -> i64 {
     micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
-}
-
-fn micros(duration: Duration) -> i64 {
-    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

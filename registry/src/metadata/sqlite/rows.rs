@@ -5,6 +5,8 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::super::{MetadataError, Result};
 
+pub(super) use super::super::values::{corrupt, digest, repository, size, stored_size};
+
 /// Names what was being done when a statement failed.
 pub(super) trait During<T> {
     fn during(self, operation: &'static str) -> Result<T>;
@@ -21,33 +23,6 @@ pub(super) fn database_error(operation: &'static str) -> impl Fn(sqlx::Error) ->
         operation,
         source: Box::new(source),
     }
-}
-
-pub(super) fn digest(stored: &[u8]) -> Result<Digest> {
-    Digest::from_bytes(stored).map_err(corrupt("digest"))
-}
-
-pub(super) fn repository(stored: &str) -> Result<RepoName> {
-    stored.parse().map_err(corrupt("repository name"))
-}
-
-pub(super) fn corrupt<E>(what: &'static str) -> impl Fn(E) -> MetadataError
-where
-    E: std::error::Error + Send + Sync + 'static,
-{
-    move |source| MetadataError::Corrupt {
-        what,
-        source: Box::new(source),
-    }
-}
-
-/// A size as SQLite keeps it. No object is larger than 2⁶³ bytes.
-pub(super) fn stored_size(size: u64) -> i64 {
-    i64::try_from(size).unwrap_or(i64::MAX)
-}
-
-pub(super) fn size(stored: i64) -> u64 {
-    u64::try_from(stored).unwrap_or(0)
 }
 
 /// Digests as a JSON array of hex, for `json_each` and `unhex`.

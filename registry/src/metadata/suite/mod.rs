@@ -26,11 +26,11 @@ pub(crate) async fn run(store: &dyn MetadataStore) {
     naming::a_wide_manifest_is_stored_and_found(store).await;
 }
 
-fn repo(name: &str) -> RepoName {
+pub(crate) fn repo(name: &str) -> RepoName {
     name.parse().unwrap()
 }
 
-fn tag(name: &str) -> Tag {
+pub(crate) fn tag(name: &str) -> Tag {
     name.parse().unwrap()
 }
 
@@ -63,7 +63,7 @@ async fn session(
 }
 
 /// Pushes a blob in one piece.
-async fn blob(store: &dyn MetadataStore, repository: &RepoName, content: &str) -> Digest {
+pub(crate) async fn blob(store: &dyn MetadataStore, repository: &RepoName, content: &str) -> Digest {
     let digest = Digest::sha256(content.as_bytes());
     let key = new_key(&digest);
     let (upload, stored) = session(store, repository, closing(digest, &key)).await;
@@ -79,7 +79,7 @@ async fn blob(store: &dyn MetadataStore, repository: &RepoName, content: &str) -
     digest
 }
 
-fn manifest(repository: &RepoName, content: &str) -> PutManifest {
+pub(crate) fn manifest(repository: &RepoName, content: &str) -> PutManifest {
     PutManifest {
         repository: repository.clone(),
         digest: Digest::sha256(content.as_bytes()),
