@@ -52,6 +52,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             output::bytes(&script)?;
         }
         Command::Serve(args) => serve::run(args)?,
+        Command::Verify(args) => block_on(admin::verify(args))?,
         Command::RebuildMetadata(args) => block_on(admin::rebuild(args))?,
         Command::Config(command) => config::run(command)?,
         Command::Worker => worker::run()?,

@@ -20,6 +20,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut config = config::resolve(args)?;
     config.worker = Some(worker_command(&config.log));
     let log = logging::start(&config.log)?;
+    raise_file_limit();
     let served = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -27,6 +28,20 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
         .block_on(serve(config));
     drop(log);
     served
+}
+
+/// A connection is a descriptor and a transfer another; the soft limit of most systems is 1024, for programs that use
+/// select(2).
+fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "the limit of open files stays as it is");
+    }
 }
 
 async fn serve(config: registry::Config) -> anyhow::Result<()> {

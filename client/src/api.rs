@@ -23,6 +23,7 @@
 //! Cache and memo keys are 64 lower-case hex digits on the wire.
 
 pub mod collection;
+pub mod verify;
 
 use std::collections::BTreeMap;
 

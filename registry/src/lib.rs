@@ -17,7 +17,8 @@ mod service;
 mod storage;
 
 pub use config::{
-    AccessConfig, Anonymous, Config, ConfigError, DatabaseConfig, Limits, LogConfig, LogFormat, WorkerCommand,
+    AccessConfig, Anonymous, Config, ConfigError, DatabaseConfig, Hidden, Limits, LogConfig, LogFormat,
+    VerifyConfig, WebhookConfig, WorkerCommand,
 };
 pub use rebuild::{Rebuilt, rebuild_metadata};
 pub use server::{ServeError, Server};

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::config::{Anonymous, Config, ConfigError};
 use crate::http::{App, AppState, Inner, Metrics, Via};
@@ -15,7 +16,7 @@ use crate::metadata::sqlite::Sqlite;
 use crate::metadata::{MetadataError, MetadataStore, boot_id};
 use crate::report::chain;
 use crate::service::journal::JournalAhead;
-use crate::service::{Building, Jobs, Registry, RegistryError, Tokens};
+use crate::service::{Building, Jobs, Registry, RegistryError, Tokens, Webhooks};
 use crate::storage::filesystem::Filesystem;
 use crate::storage::{BlobStore, StorageError};
 
@@ -50,6 +51,8 @@ pub enum ServeError {
     Builds(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot open the blob store")]
     Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot prepare webhooks")]
+    Webhooks(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot read the metadata journal in the blob store")]
     Journal(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error(
@@ -91,6 +94,7 @@ impl Server {
             tokens,
             building,
             metrics: Metrics::new(&jobs.metrics(), &registry.collection),
+            draining: AtomicBool::new(false),
             read_only: ahead.map(|ahead| ahead.to_string()),
         });
         let app = Arc::new(App::new(state.clone()));
@@ -104,6 +108,7 @@ impl Server {
             source,
         })?;
 
+        let webhooks = webhooks(&config, &registry, &addresses)?;
         match ahead {
             // A database that is not the right one must not decide what is deleted.
             Some(ahead) => tracing::error!(reason = %ahead, "read-only"),
@@ -111,6 +116,10 @@ impl Server {
                 registry.keep_clean(&jobs);
                 registry.keep_collecting(&jobs);
                 registry.keep_journal(&jobs);
+                registry.keep_verifying(&jobs, &config.verify);
+                if let Some(webhooks) = webhooks {
+                    webhooks.keep_sending(&jobs);
+                }
                 if reconcile {
                     registry.reconcile_soon(&jobs);
                 }
@@ -143,6 +152,7 @@ impl Server {
             () = shutdown => false,
             () = self.state.registry.metadata.broken() => true,
         };
+        self.state.draining.store(true, Ordering::Relaxed);
         remove_addresses(&self.run_dir);
         // Stop order: no new requests and the running ones finished, then background work, then the database.
         // Builds end first: their requests are the ones that would not finish by themselves.
@@ -157,6 +167,26 @@ impl Server {
         }
         self.state.registry.metadata.close().await.map_err(metadata)
     }
+}
+
+/// The sender, if anybody is to be told.
+fn webhooks(
+    config: &Config,
+    registry: &Registry,
+    addresses: &[SocketAddr],
+) -> Result<Option<Arc<Webhooks>>, ServeError> {
+    if config.webhooks.is_empty() {
+        return Ok(None);
+    }
+    let own = config.public_hosts.first().cloned();
+    let address = own.or_else(|| addresses.first().map(ToString::to_string));
+    Webhooks::new(
+        Arc::clone(&registry.metadata),
+        config.webhooks.clone(),
+        address.unwrap_or_default(),
+    )
+    .map(|webhooks| Some(Arc::new(webhooks)))
+    .map_err(|error| ServeError::Webhooks(Box::new(error)))
 }
 
 /// Both stores, open.
@@ -182,12 +212,13 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
         });
     }
     let store: Arc<dyn BlobStore> = Arc::new(store);
-    let registry = Arc::new(Registry::new(
-        database,
-        store,
-        config.limits.clone(),
-        config.sparse_indexes,
-    ));
+    let registry = Registry::new(database, store, config.limits.clone(), config.sparse_indexes);
+    let registry = if config.webhooks.is_empty() {
+        registry
+    } else {
+        registry.with_webhooks()
+    };
+    let registry = Arc::new(registry);
     let ahead = registry.journal_ahead().await.map_err(journal)?;
     if ahead.is_none()
         && let Err(error) = registry.drop_stray_uploads().await

@@ -16,7 +16,7 @@ pub(crate) use config::ConfigCommand;
 pub(crate) use images::{
     ArchiveFormat, CopyArgs, ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, SaveArgs,
 };
-pub(crate) use operations::RebuildArgs;
+pub(crate) use operations::{RebuildArgs, VerifyArgs};
 pub(crate) use serve::ServeArgs;
 
 pub(crate) const DEFAULT_SERVER: &str = "http://localhost:5000";
@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Load(LoadArgs),
     /// Write an image to an archive: `docker load` or OCI layout
     Save(SaveArgs),
+    /// Read every blob again and take broken ones out of service
+    Verify(VerifyArgs),
     /// Recreate the database from the blob store, while no server runs
     RebuildMetadata(RebuildArgs),
     /// List repositories and their tags

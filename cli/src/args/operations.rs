@@ -2,7 +2,32 @@
 
 use clap::Args;
 
-use super::ServeArgs;
+use super::{ServeArgs, ServerArgs};
+
+const VERIFY: &str = "\
+The server reads slowly ([verify] rate) and goes on after a restart. A blob that is not what was pushed counts as not
+there from then on: whoever pushes it again heals it. Exit code 1: something is broken.
+
+Examples:
+  layeryard verify            start, or follow the one that runs
+  layeryard verify --status
+  layeryard verify --stop";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = VERIFY)]
+pub(crate) struct VerifyArgs {
+    /// Only tell how far it is, or how the last one went
+    #[arg(long, conflicts_with_all = ["stop", "detach"])]
+    pub(crate) status: bool,
+    /// Stop it
+    #[arg(long, conflicts_with = "detach")]
+    pub(crate) stop: bool,
+    /// Start it and don't wait
+    #[arg(long)]
+    pub(crate) detach: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
 
 const REBUILD: &str = "\
 Manifests and tags come from the journal in the blob store, blobs from the store's listing. Users, grants and tokens are

@@ -3,6 +3,7 @@
 mod collection;
 mod events;
 mod user;
+mod verify;
 mod worker;
 
 use std::path::Path;

@@ -8,6 +8,8 @@ mod database;
 mod limits;
 mod log;
 mod units;
+mod verify;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -20,6 +22,8 @@ pub use access::{AccessConfig, Anonymous};
 pub use database::DatabaseConfig;
 pub use limits::Limits;
 pub use log::{LogConfig, LogFormat};
+pub use verify::VerifyConfig;
+pub use webhooks::{Hidden, WebhookConfig};
 
 /// How a server runs.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -40,6 +44,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub access: AccessConfig,
     pub limits: Limits,
+    pub verify: VerifyConfig,
+    pub webhooks: Vec<WebhookConfig>,
     /// How to start the build worker; none: builds are refused.
     #[serde(skip)]
     pub worker: Option<WorkerCommand>,
@@ -81,7 +87,9 @@ impl Config {
         self.log.validate()?;
         self.database.validate()?;
         self.access.validate(&self.listen)?;
-        self.limits.validate()
+        self.limits.validate()?;
+        self.verify.validate()?;
+        WebhookConfig::validate(&self.webhooks)
     }
 }
 
@@ -99,6 +107,8 @@ impl Default for Config {
             database: DatabaseConfig::default(),
             access: AccessConfig::default(),
             limits: Limits::default(),
+            verify: VerifyConfig::default(),
+            webhooks: Vec::new(),
             worker: None,
         }
     }

@@ -2,7 +2,7 @@
 
 use axum::Router;
 
-use super::{ApiError, AppState, Code, builds, cache, collection, contexts, health, images, jobs};
+use super::{ApiError, AppState, Code, builds, cache, collection, contexts, health, images, jobs, verify};
 
 pub(super) fn router(state: AppState) -> Router {
     let api = Router::new()
@@ -12,6 +12,7 @@ pub(super) fn router(state: AppState) -> Router {
         .merge(contexts::routes())
         .merge(images::routes())
         .merge(jobs::routes())
+        .merge(verify::routes())
         .fallback(not_found);
     Router::new()
         .merge(health::routes())

@@ -1,5 +1,8 @@
 //! `/healthz`, `/readyz`, `/metrics`
 
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -8,6 +11,9 @@ use http::header;
 
 use super::{ApiError, AppState, Code};
 use crate::report::chain;
+
+/// How long database and store may take to answer a probe.
+const PROBE_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn routes() -> Router<AppState> {
     Router::new()
@@ -21,15 +27,32 @@ async fn alive() -> &'static str {
     "ok\n"
 }
 
-/// The process can do its work.
+/// The process can do its work, and goes on doing so.
 async fn ready(State(state): State<AppState>) -> Result<&'static str, ApiError> {
-    match state.registry.metadata.ping().await {
-        Ok(()) => Ok("ok\n"),
-        Err(error) => {
-            tracing::error!(error = chain(&error), "not ready");
-            Err(ApiError::new(Code::Unavailable, "the database does not answer"))
-        }
+    if state.draining.load(Ordering::Relaxed) {
+        return Err(ApiError::new(Code::Unavailable, "the server is stopping"));
     }
+    let probes = async {
+        tokio::join!(
+            state.registry.metadata.ping(),
+            state.registry.store.get_file("meta/probe")
+        )
+    };
+    let Ok((database, store)) = tokio::time::timeout(PROBE_MAX, probes).await else {
+        return Err(ApiError::new(
+            Code::Unavailable,
+            "the database or the blob store does not answer",
+        ));
+    };
+    if let Err(error) = database {
+        tracing::error!(error = chain(&error), "not ready");
+        return Err(ApiError::new(Code::Unavailable, "the database does not answer"));
+    }
+    if let Err(error) = store {
+        tracing::error!(error = chain(&error), "not ready");
+        return Err(ApiError::new(Code::Unavailable, "the blob store does not answer"));
+    }
+    Ok("ok\n")
 }
 
 async fn metrics(State(state): State<AppState>) -> Response {

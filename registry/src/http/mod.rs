@@ -24,6 +24,7 @@ mod sendfile;
 mod state;
 mod tags;
 mod uploads;
+mod verify;
 
 pub(crate) use app::App;
 pub(crate) use error::{ApiError, Code};

@@ -1,6 +1,7 @@
 //! What every handler can reach.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::metrics::Metrics;
 use crate::service::{Building, Registry, Tokens};
@@ -14,6 +15,8 @@ pub(crate) struct Inner {
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) building: Building,
     pub(crate) metrics: Metrics,
+    /// The server is stopping.
+    pub(crate) draining: AtomicBool,
     /// Why nothing may be changed now.
     pub(crate) read_only: Option<String>,
 }

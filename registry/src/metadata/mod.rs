@@ -12,6 +12,7 @@
 
 pub(crate) mod collection;
 mod error;
+mod integrity;
 mod outbox;
 pub(crate) mod postgres;
 mod rebuild;
@@ -29,6 +30,7 @@ use oci::{Digest, RepoName, Tag};
 
 pub(crate) use collection::{Collection, Trash};
 pub(crate) use error::MetadataError;
+pub(crate) use integrity::{BlobToVerify, Integrity};
 pub(crate) use outbox::{Change, Delivery, Event, JournalPosition, JournaledManifest, Origin, Outbox};
 pub(crate) use rebuild::Rebuild;
 pub(crate) use types::*;
@@ -40,7 +42,18 @@ pub(crate) type Result<T, E = MetadataError> = std::result::Result<T, E>;
 
 /// The whole of a registry's metadata.
 pub(crate) trait MetadataStore:
-    Uploads + Blobs + Manifests + Lists + CacheRecords + Upkeep + Leases + Collection + Trash + Outbox + Rebuild
+    Uploads
+    + Blobs
+    + Manifests
+    + Lists
+    + CacheRecords
+    + Upkeep
+    + Leases
+    + Collection
+    + Trash
+    + Outbox
+    + Rebuild
+    + Integrity
 {
     /// Other processes change it too, so that nothing it said may be relied on later.
     fn is_shared(&self) -> bool {

@@ -19,6 +19,8 @@ mod manifests;
 mod tests;
 mod uploads;
 pub(crate) mod upstream;
+mod verify;
+pub(crate) mod webhooks;
 
 use std::sync::Arc;
 
@@ -30,6 +32,7 @@ pub(crate) use ingest::BodyStream;
 pub(crate) use jobs::{JobMetrics, Jobs};
 pub(crate) use manifests::PushManifest;
 pub(crate) use uploads::{Chunk, Session};
+pub(crate) use webhooks::Webhooks;
 
 use crate::config::Limits;
 use crate::metadata::MetadataStore;

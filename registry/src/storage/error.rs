@@ -29,6 +29,11 @@ pub(crate) enum StorageError {
 }
 
 impl StorageError {
+    /// Whether there is no such object, as opposed to a store that does not answer.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Object { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether the disk is full.
     pub(crate) fn is_full(&self) -> bool {
         match self {

@@ -12,6 +12,7 @@ mod blobs;
 mod cache;
 mod collection;
 mod explain;
+mod integrity;
 mod leases;
 mod lists;
 mod manifests;

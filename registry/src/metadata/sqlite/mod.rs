@@ -11,6 +11,7 @@ mod cache;
 mod collection;
 mod explain;
 mod fresh;
+mod integrity;
 mod leases;
 mod lists;
 mod log;

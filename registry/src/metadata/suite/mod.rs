@@ -2,6 +2,7 @@
 
 pub(crate) mod collection;
 mod content;
+mod events;
 mod leases;
 mod naming;
 pub(crate) mod race;
@@ -24,6 +25,8 @@ pub(crate) async fn run(store: &dyn MetadataStore) {
     leases::a_lease_has_one_holder_and_counts_them(store).await;
     content::cache_records_pin_their_blobs(store).await;
     naming::a_wide_manifest_is_stored_and_found(store).await;
+    events::changes_are_told_and_forgotten(store).await;
+    events::a_quarantined_blob_is_healed_by_a_push(store).await;
 }
 
 pub(crate) fn repo(name: &str) -> RepoName {
