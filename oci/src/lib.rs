@@ -4,6 +4,7 @@
 //! This crate does no I/O. Every identifier is a newtype whose constructor validates, so that a value that exists is
 //! a valid one and no raw string travels past the edge where it was parsed.
 
+pub mod access;
 mod config;
 mod descriptor;
 mod digest;
