@@ -18,7 +18,7 @@ mod storage;
 
 pub use config::{
     AccessConfig, Anonymous, Config, ConfigError, DatabaseConfig, Hidden, Limits, LogConfig, LogFormat,
-    VerifyConfig, WebhookConfig, WorkerCommand,
+    Policy, Quota, Retention, TagPattern, VerifyConfig, WebhookConfig, WorkerCommand,
 };
 pub use rebuild::{Rebuilt, rebuild_metadata};
 pub use server::{ServeError, Server};

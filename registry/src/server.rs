@@ -16,6 +16,7 @@ use crate::metadata::sqlite::Sqlite;
 use crate::metadata::{MetadataError, MetadataStore, boot_id};
 use crate::report::chain;
 use crate::service::journal::JournalAhead;
+use crate::service::policies::Policies;
 use crate::service::{Building, Jobs, Registry, RegistryError, Tokens, Webhooks};
 use crate::storage::filesystem::Filesystem;
 use crate::storage::{BlobStore, StorageError};
@@ -115,6 +116,7 @@ impl Server {
             None => {
                 registry.keep_clean(&jobs);
                 registry.keep_collecting(&jobs);
+                registry.keep_retaining(&jobs);
                 registry.keep_journal(&jobs);
                 registry.keep_verifying(&jobs, &config.verify);
                 if let Some(webhooks) = webhooks {
@@ -212,7 +214,8 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
         });
     }
     let store: Arc<dyn BlobStore> = Arc::new(store);
-    let registry = Registry::new(database, store, config.limits.clone(), config.sparse_indexes);
+    let registry = Registry::new(database, store, config.limits.clone(), config.sparse_indexes)
+        .with_policies(Policies::new(config.read_only, config.policies.clone()));
     let registry = if config.webhooks.is_empty() {
         registry
     } else {

@@ -9,6 +9,7 @@ mod clients;
 mod conformance;
 mod crash;
 mod engines;
+mod gc;
 mod hostile;
 mod protocol;
 mod upstream;

@@ -53,6 +53,14 @@ async fn dry_run(args: GcArgs) -> anyhow::Result<()> {
             .explain(repository.as_deref(), digest.as_deref(), after.as_deref())
             .await;
         let page = server.explain(page)?;
+        for tag in &page.tags {
+            match args.format {
+                ListFormat::Json => output::line(serde_json::to_string(tag)?)?,
+                ListFormat::Table => {
+                    output::line(format_args!("tag      {:<56} {}", tag.tag.as_str(), tag.says))?
+                }
+            }
+        }
         for item in &page.items {
             match args.format {
                 ListFormat::Json => output::line(serde_json::to_string(item)?)?,

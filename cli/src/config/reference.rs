@@ -115,14 +115,16 @@ mod tests {
     use super::*;
 
     /// The keys that a table of [`registry::Config`] knows, as serde tells when it meets one that it doesn't.
-    fn fields(path: &[&str], is_array: bool) -> Vec<String> {
+    /// `policy[]` in the path is an array of tables.
+    fn fields(path: &[&str]) -> Vec<String> {
         let unknown = Table::from_iter([("zz".to_owned(), Value::Boolean(true))]);
         let mut value = Value::Table(unknown);
-        if is_array {
-            value = Value::Array(vec![value]);
-        }
         for part in path.iter().rev() {
-            value = Value::Table(Table::from_iter([((*part).to_owned(), value)]));
+            let key = part.trim_end_matches("[]");
+            if key.len() < part.len() {
+                value = Value::Array(vec![value]);
+            }
+            value = Value::Table(Table::from_iter([(key.to_owned(), value)]));
         }
         let error = value.try_into::<registry::Config>().unwrap_err().to_string();
         let (_, expected) = error
@@ -137,8 +139,8 @@ mod tests {
             .collect()
     }
 
-    fn check(table: &Table, path: &[&str], is_array: bool) {
-        let fields = fields(path, is_array);
+    fn check(table: &Table, path: &[&str]) {
+        let fields = fields(path);
         for field in &fields {
             assert!(
                 table.contains_key(field),
@@ -150,14 +152,12 @@ mod tests {
                 fields.contains(key),
                 "docs/configuration.md has {path:?} {key}, the server not"
             );
-            let inner = [path, &[key.as_str()]].concat();
+            let array = format!("{key}[]");
             match value {
-                Value::Table(table) if !table.is_empty() => check(table, &inner, false),
-                Value::Array(items) if !is_array => {
-                    items
-                        .iter()
-                        .filter_map(Value::as_table)
-                        .for_each(|table| check(table, &inner, true));
+                Value::Table(table) if !table.is_empty() => check(table, &[path, &[key.as_str()]].concat()),
+                Value::Array(items) => {
+                    let tables = items.iter().filter_map(Value::as_table);
+                    tables.for_each(|table| check(table, &[path, &[array.as_str()]].concat()));
                 }
                 _ => {}
             }
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn the_document_has_every_key_and_no_other() {
         let table: Table = TEXT.parse().unwrap();
-        check(&table, &[], false);
+        check(&table, &[]);
         let config: registry::Config = table.try_into().unwrap();
         config.validate().unwrap();
     }

@@ -50,6 +50,9 @@ pub struct Round {
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ExplainPage {
+    /// Of a repository that has a policy with retention, on its first page.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<TagFate>,
     pub items: Vec<Explained>,
     /// Where the next page begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -93,6 +96,16 @@ pub struct Explained {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
     /// All that as a sentence.
+    pub says: String,
+}
+
+/// What a policy's retention does with a tag.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagFate {
+    pub tag: Tag,
+    /// The policy that deletes it when it is applied next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_by: Option<String>,
     pub says: String,
 }
 

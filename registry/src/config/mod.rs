@@ -7,6 +7,7 @@ mod access;
 mod database;
 mod limits;
 mod log;
+mod policy;
 mod units;
 mod verify;
 mod webhooks;
@@ -22,6 +23,7 @@ pub use access::{AccessConfig, Anonymous};
 pub use database::DatabaseConfig;
 pub use limits::Limits;
 pub use log::{LogConfig, LogFormat};
+pub use policy::{Policy, Quota, Retention, TagPattern};
 pub use verify::VerifyConfig;
 pub use webhooks::{Hidden, WebhookConfig};
 
@@ -44,6 +46,10 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub access: AccessConfig,
     pub limits: Limits,
+    /// Nothing is pushed and nothing is deleted.
+    pub read_only: bool,
+    #[serde(rename = "policy", skip_serializing_if = "Vec::is_empty")]
+    pub policies: Vec<Policy>,
     pub verify: VerifyConfig,
     pub webhooks: Vec<WebhookConfig>,
     /// How to start the build worker; none: builds are refused.
@@ -87,6 +93,7 @@ impl Config {
         self.log.validate()?;
         self.database.validate()?;
         self.access.validate(&self.listen)?;
+        self.policies.iter().try_for_each(Policy::validate)?;
         self.limits.validate()?;
         self.verify.validate()?;
         WebhookConfig::validate(&self.webhooks)
@@ -107,6 +114,8 @@ impl Default for Config {
             database: DatabaseConfig::default(),
             access: AccessConfig::default(),
             limits: Limits::default(),
+            read_only: false,
+            policies: Vec::new(),
             verify: VerifyConfig::default(),
             webhooks: Vec::new(),
             worker: None,

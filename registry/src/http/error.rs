@@ -163,6 +163,7 @@ impl From<RegistryError> for ApiError {
                 new(Code::ManifestTooLarge).with_detail(json!({ "limit_bytes": limit }))
             }
             E::ManifestIncomplete { blobs, manifests, .. } => incomplete(blobs, manifests),
+            E::Policy { rule, .. } => new(Code::Denied).with_detail(json!({ "rule": rule })),
             E::NotInTrash { .. } => new(Code::NotInTrash),
             E::TagTaken { tag, digest, .. } => {
                 new(Code::TagTaken).with_detail(json!({ "tag": tag, "digest": digest }))

@@ -14,6 +14,7 @@ pub(crate) mod collection;
 mod error;
 mod integrity;
 mod outbox;
+mod policing;
 pub(crate) mod postgres;
 mod rebuild;
 pub(crate) mod sqlite;
@@ -32,10 +33,12 @@ pub(crate) use collection::{Collection, Trash};
 pub(crate) use error::MetadataError;
 pub(crate) use integrity::{BlobToVerify, Integrity};
 pub(crate) use outbox::{Change, Delivery, Event, JournalPosition, JournaledManifest, Origin, Outbox};
+pub(crate) use policing::Policing;
 pub(crate) use rebuild::Rebuild;
 pub(crate) use types::*;
 pub(crate) use values::boot_id;
 
+use crate::config::TagPattern;
 use crate::storage::{ObjectName, UploadId};
 
 pub(crate) type Result<T, E = MetadataError> = std::result::Result<T, E>;
@@ -54,6 +57,7 @@ pub(crate) trait MetadataStore:
     + Outbox
     + Rebuild
     + Integrity
+    + Policing
 {
     /// Other processes change it too, so that nothing it said may be relied on later.
     fn is_shared(&self) -> bool {
@@ -106,11 +110,12 @@ pub(crate) trait Manifests: Send + Sync {
             None => Ok(None),
         }
     }
-    /// Moves a manifest to the trash and deletes its tags. Durable.
+    /// Moves a manifest to the trash and deletes its tags, unless one of them matches `immutable`. Durable.
     async fn delete_manifest(
         &self,
         repository: &RepoName,
         digest: &Digest,
+        immutable: &[TagPattern],
         actor: &str,
     ) -> Result<DeleteOutcome>;
     /// Deletes a tag; its manifest stays until it is reviewed. Durable. False: there is no such tag.

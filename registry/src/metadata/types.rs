@@ -95,12 +95,14 @@ pub(crate) struct StoredBlob {
     pub(crate) key: ObjectName,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum DeleteOutcome {
     Deleted,
     Unknown,
     /// A live manifest of the repository needs it.
     ReferencedBy(Digest),
+    /// It has this tag, which may not be deleted.
+    Tagged(Tag),
 }
 
 #[derive(Clone, Debug)]
@@ -122,6 +124,8 @@ pub(crate) struct PutManifest {
     /// Whether every child must be here.
     pub(crate) children_required: bool,
     pub(crate) tags: Vec<Tag>,
+    /// Those of the tags that may not be moved.
+    pub(crate) immutable: Vec<Tag>,
     pub(crate) actor: String,
     pub(crate) origin: Origin,
 }
@@ -134,6 +138,8 @@ pub(crate) enum PutOutcome {
         blobs: Vec<Digest>,
         manifests: Vec<Digest>,
     },
+    /// This tag names something else and may not be moved; nothing was changed.
+    Immutable(Tag),
 }
 
 #[derive(Clone, Debug)]

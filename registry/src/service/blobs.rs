@@ -55,6 +55,7 @@ impl Registry {
         source: Option<&RepoName>,
         digest: &Digest,
     ) -> Result<bool> {
+        self.require_writable(target)?;
         let sources = match source {
             Some(source) => vec![source.clone()],
             None => {
@@ -69,19 +70,33 @@ impl Registry {
         else {
             return Ok(false);
         };
+        let room = if self.has_quota(target) {
+            match self.blob(&source, digest).await {
+                Ok(blob) => self.room_for(target, digest, blob.size).await?,
+                Err(_) => return Ok(false),
+            }
+        } else {
+            None
+        };
         let (registry, target, digest) = (Arc::clone(self), target.clone(), *digest);
-        tokio::spawn(async move { Ok(registry.metadata.mount_blob(&target, &source, &digest).await?) })
-            .await?
+        tokio::spawn(async move {
+            let _room = room;
+            Ok(registry.metadata.mount_blob(&target, &source, &digest).await?)
+        })
+        .await?
     }
 
     pub(crate) async fn delete_blob(self: &Arc<Self>, repository: &RepoName, digest: &Digest) -> Result<()> {
+        self.require_writable(repository)?;
         let (registry, repository, digest) = (Arc::clone(self), repository.clone(), *digest);
         tokio::spawn(async move {
             let outcome = registry.metadata.hide_blob(&repository, &digest).await?;
             registry.caches.blobs.changed(&repository, digest);
             match outcome {
                 DeleteOutcome::Deleted => Ok(()),
-                DeleteOutcome::Unknown => Err(RegistryError::BlobUnknown { repository, digest }),
+                DeleteOutcome::Tagged(_) | DeleteOutcome::Unknown => {
+                    Err(RegistryError::BlobUnknown { repository, digest })
+                }
                 DeleteOutcome::ReferencedBy(manifest) => Err(RegistryError::BlobInUse { digest, manifest }),
             }
         })

@@ -58,6 +58,7 @@ impl Registry {
         key: &str,
         record: &CacheRecord,
     ) -> Result<()> {
+        self.require_writable(repository)?;
         check_key(key)?;
         let text = serde_json::to_string(record).unwrap_or_default();
         check_length(&text)?;

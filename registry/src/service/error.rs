@@ -63,6 +63,8 @@ pub(crate) enum RegistryError {
         tag: Tag,
         digest: Digest,
     },
+    #[error("{reason} (policy {rule})")]
+    Policy { rule: String, reason: String },
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     #[error(transparent)]

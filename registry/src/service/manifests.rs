@@ -77,6 +77,7 @@ impl Registry {
 
     /// Checks and stores a manifest and sets its tags, all or nothing. Durable.
     pub(crate) async fn push_manifest(self: &Arc<Self>, push: PushManifest) -> Result<Pushed> {
+        self.require_writable(&push.repository)?;
         let limit = self.limits.manifest_size_bytes_max;
         if push.bytes.len() as u64 > limit {
             return Err(RegistryError::ManifestTooLarge { limit });
@@ -92,8 +93,10 @@ impl Registry {
         let subject = manifest.subject.as_ref().map(|subject| subject.digest);
         let repository = push.repository.clone();
         let put = self.put_of(push, actual, manifest);
+        let room = self.room(&repository, put.bytes.len() as u64).await?;
         let registry = Arc::clone(self);
         tokio::spawn(async move {
+            let _room = room;
             let tags = put.tags.clone();
             let outcome = registry.metadata.put_manifest(put).await?;
             registry.caches.manifests.changed(&repository, actual);
@@ -105,6 +108,7 @@ impl Registry {
                     digest: actual,
                     subject,
                 }),
+                PutOutcome::Immutable(tag) => Err(registry.immutable_error(&repository, &tag)),
                 PutOutcome::Missing { blobs, manifests } => Err(RegistryError::ManifestIncomplete {
                     repository,
                     blobs,
@@ -135,7 +139,6 @@ impl Registry {
         let blobs: BTreeSet<Digest> = manifest.blobs().map(|blob| blob.digest).collect();
         let children: BTreeSet<Digest> = manifest.children().iter().map(|child| child.digest).collect();
         PutManifest {
-            repository: push.repository,
             digest,
             subject: manifest.subject.as_ref().map(|subject| subject.digest),
             descriptor,
@@ -143,10 +146,12 @@ impl Registry {
             children: children.into_iter().collect(),
             blobs_required: !self.sparse_indexes,
             children_required: !(push.sparse || self.sparse_indexes),
+            immutable: self.immutable(&push.repository, &push.tags),
             tags: push.tags,
             actor: push.actor,
             origin: push.origin,
             bytes: push.bytes,
+            repository: push.repository,
             media_type: manifest.media_type,
             artifact_type: manifest.artifact_type,
         }
@@ -158,6 +163,12 @@ impl Registry {
         reference: &Reference,
         actor: &str,
     ) -> Result<()> {
+        self.require_writable(repository)?;
+        if let Reference::Tag(tag) = reference
+            && !self.immutable(repository, std::slice::from_ref(tag)).is_empty()
+        {
+            return Err(self.immutable_error(repository, tag));
+        }
         let (registry, repository, reference) = (Arc::clone(self), repository.clone(), reference.clone());
         let actor = actor.to_owned();
         tokio::spawn(async move {
@@ -172,9 +183,10 @@ impl Registry {
                     }
                 }
                 Reference::Digest(digest) => {
+                    let immutable = registry.policies.immutable_patterns(&repository);
                     let outcome = registry
                         .metadata
-                        .delete_manifest(&repository, digest, &actor)
+                        .delete_manifest(&repository, digest, &immutable, &actor)
                         .await?;
                     registry.caches.manifests.changed(&repository, digest);
                     // Its tags went with it, whichever they were.
@@ -184,6 +196,7 @@ impl Registry {
             };
             match (outcome, &reference) {
                 (DeleteOutcome::Deleted, _) => Ok(()),
+                (DeleteOutcome::Tagged(tag), _) => Err(registry.immutable_error(&repository, &tag)),
                 (DeleteOutcome::ReferencedBy(index), Reference::Digest(digest)) => {
                     Err(RegistryError::ManifestInUse {
                         digest: *digest,

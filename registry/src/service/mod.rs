@@ -15,6 +15,7 @@ pub(crate) mod jobs;
 pub(crate) mod journal;
 mod lists;
 mod manifests;
+pub(crate) mod policies;
 #[cfg(test)]
 mod tests;
 mod uploads;
@@ -40,6 +41,7 @@ use crate::storage::BlobStore;
 use cached::Caches;
 pub(crate) use collection::CollectionMetrics;
 use collection::PullCounts;
+use policies::Policies;
 
 /// A registry over its two stores.
 pub(crate) struct Registry {
@@ -53,6 +55,7 @@ pub(crate) struct Registry {
     caches: Caches,
     pub(crate) collection: CollectionMetrics,
     pulls: PullCounts,
+    policies: Policies,
 }
 
 impl Registry {
@@ -72,6 +75,7 @@ impl Registry {
             limits,
             collection: CollectionMetrics::default(),
             pulls: PullCounts::new(),
+            policies: Policies::default(),
         }
     }
 
@@ -81,6 +85,11 @@ impl Registry {
             webhooks: true,
             ..self
         }
+    }
+
+    pub(crate) fn with_policies(mut self, policies: Policies) -> Self {
+        self.policies = policies;
+        self
     }
 
     fn tells_events(&self) -> bool {

@@ -43,6 +43,8 @@ impl Registry {
         actor: &str,
         algorithm: Algorithm,
     ) -> Result<UploadId> {
+        self.require_writable(repository)?;
+        self.require_room(repository).await?;
         let id = UploadId::random();
         let upload = NewUpload {
             id,
@@ -85,6 +87,7 @@ impl Registry {
         chunk: Chunk,
         body: BodyStream,
     ) -> Result<u64> {
+        self.require_writable(&session.repository)?;
         let registry = Arc::clone(self);
         tokio::spawn(async move {
             let state = registry.claim(&session, chunk.offset, None).await?;
@@ -105,6 +108,7 @@ impl Registry {
         chunk: Chunk,
         body: BodyStream,
     ) -> Result<()> {
+        self.require_writable(&session.repository)?;
         let registry = Arc::clone(self);
         tokio::spawn(async move {
             let key = registry.store.new_name(&expected);
@@ -138,6 +142,7 @@ impl Registry {
         chunk: Chunk,
         body: BodyStream,
     ) -> Result<()> {
+        self.require_writable(repository)?;
         let (registry, repository, actor) = (Arc::clone(self), repository.clone(), actor.to_owned());
         tokio::spawn(async move {
             let session = Session {
@@ -262,6 +267,9 @@ impl Registry {
                 actual,
             });
         }
+        let _room = self
+            .room_for(&session.repository, &actual, received.offset)
+            .await?;
         let mut commit = CommitBlob {
             upload: session.id,
             epoch: state.epoch,

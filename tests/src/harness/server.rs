@@ -36,6 +36,19 @@ impl Server {
         Self::start_under(&[])
     }
 
+    /// With a configuration file.
+    pub(crate) fn start_configured(toml: &str) -> Self {
+        let dir = paths::scratch();
+        fs::create_dir(dir.path().join("data")).expect("make the data directory");
+        fs::write(dir.path().join("layeryard.toml"), toml).expect("write the configuration");
+        Self::start_in(dir, paths::layeryard(), Vec::new())
+    }
+
+    /// Another configuration file for the next start.
+    pub(crate) fn configure(&self, toml: &str) {
+        fs::write(self.dir.path().join("layeryard.toml"), toml).expect("write the configuration");
+    }
+
     /// Starts it as the last arguments of another program, which must not fork.
     pub(crate) fn start_under(prefix: &[&str]) -> Self {
         let dir = paths::scratch();
@@ -201,6 +214,10 @@ impl Server {
             .arg(self.address.to_string())
             .arg("--data-dir")
             .arg(self.data_dir());
+        let config = self.dir.path().join("layeryard.toml");
+        if config.exists() {
+            command.arg("--config").arg(config);
+        }
         command
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("duplicate the log"))

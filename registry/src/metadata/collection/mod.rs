@@ -15,7 +15,7 @@ mod verdict;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use oci::{Digest, RepoName};
+use oci::{Digest, RepoName, Tag};
 
 use super::Result;
 pub(crate) use trash::{Trash, TrashPage, TrashedManifest, TrashedTag, Undelete, UndeleteOutcome};
@@ -117,6 +117,15 @@ pub(crate) struct Explained {
     /// When it is looked at next, in microseconds since 1970; none: when what needs it goes.
     pub(crate) review_at: Option<i64>,
     pub(crate) verdict: Verdict,
+}
+
+/// A tag, how old it is, and when its manifest was pulled last; microseconds since 1970.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TagAge {
+    pub(crate) name: Tag,
+    pub(crate) digest: Digest,
+    pub(crate) updated_at: i64,
+    pub(crate) pulled_at: Option<i64>,
 }
 
 /// How often a manifest was pulled since the last time this was told.

@@ -159,3 +159,26 @@ pub(in crate::metadata) const COUNT_UP: &str = "UPDATE repositories SET manifest
 pub(in crate::metadata) const UNHIDE: &str = "UPDATE repository_blobs SET hidden = 0
      WHERE repository_id = $1 AND hidden = 1
          AND blob_id IN (SELECT blob_id FROM manifest_blobs WHERE manifest_id = $2)";
+
+/// `$1` the repository's name.
+pub(in crate::metadata) const USAGE: &str = "SELECT CAST(coalesce(sum(u.bytes), 0) AS BIGINT)
+     FROM repositories r JOIN repository_usage u ON u.repository_id = r.id
+     WHERE r.name = $1 AND r.deleted_at IS NULL";
+/// `$1` the repository: bytes of blobs that only manifests in the trash need, and of those manifests.
+pub(in crate::metadata) const TRASH_BYTES: &str = "SELECT
+     (SELECT CAST(coalesce(sum(b.size), 0) AS BIGINT) FROM blobs b
+         WHERE b.id IN (SELECT x.blob_id FROM manifests m JOIN manifest_blobs x ON x.manifest_id = m.id
+                        WHERE m.repository_id = $1 AND m.deleted_at IS NOT NULL)
+             AND NOT EXISTS (SELECT 1 FROM manifest_blobs y JOIN manifests l ON l.id = y.manifest_id
+                             WHERE y.repository_id = $1 AND y.blob_id = b.id AND l.deleted_at IS NULL)),
+     (SELECT CAST(coalesce(sum(size), 0) AS BIGINT) FROM manifests
+         WHERE repository_id = $1 AND deleted_at IS NOT NULL)";
+/// `$1` the repository, `$2` the last one's name, `$3` how many.
+pub(in crate::metadata) const TAG_AGES: &str = "SELECT t.name, m.digest, t.updated_at, p.last_pulled_at
+     FROM tags t JOIN manifests m ON m.id = t.manifest_id
+     LEFT JOIN manifest_pulls p ON p.manifest_id = t.manifest_id
+     WHERE t.repository_id = $1 AND t.name > $2 ORDER BY t.name LIMIT $3";
+/// `$1` the repository, `$2` the tag, `$3` its digest, `$4` when it was set.
+pub(in crate::metadata) const TAG_UNCHANGED: &str = "SELECT EXISTS (
+     SELECT 1 FROM tags t JOIN manifests m ON m.id = t.manifest_id
+     WHERE t.repository_id = $1 AND t.name = $2 AND m.digest = $3 AND t.updated_at = $4)";

@@ -15,6 +15,7 @@ use super::rows::{
 };
 use super::transaction::commit;
 use super::{Postgres, outbox, tags};
+use crate::config::TagPattern;
 use crate::metadata::values::Times;
 use crate::metadata::{Change, DeleteOutcome, Manifests, PutManifest, PutOutcome, Result, StoredManifest};
 
@@ -49,11 +50,12 @@ impl Manifests for Postgres {
         &self,
         repository: &RepoName,
         digest: &Digest,
+        immutable: &[TagPattern],
         actor: &str,
     ) -> Result<DeleteOutcome> {
         self.retrying(|| async {
             let mut tx = self.begin(Durable).await?;
-            let outcome = trash(&mut tx, repository, digest, actor, self.times).await?;
+            let outcome = trash(&mut tx, repository, digest, immutable, actor, self.times).await?;
             commit(tx).await?;
             Ok(outcome)
         })
@@ -142,6 +144,11 @@ async fn put_manifest(connection: &mut PgConnection, put: &PutManifest, times: T
     };
     if !blobs.is_empty() || !manifests.is_empty() {
         return Ok(PutOutcome::Missing { blobs, manifests });
+    }
+    if let Some(repository) = known
+        && let Some(tag) = tags::taken(connection, repository, &put.immutable, &put.digest).await?
+    {
+        return Ok(PutOutcome::Immutable(tag));
     }
     let repository = match known {
         Some(id) => id,
@@ -353,6 +360,7 @@ async fn trash(
     connection: &mut PgConnection,
     repository: &RepoName,
     digest: &Digest,
+    immutable: &[TagPattern],
     actor: &str,
     times: Times,
 ) -> Result<DeleteOutcome> {
@@ -381,6 +389,11 @@ async fn trash(
     .during("finding a manifest's indexes")?;
     if let Some(index) = index {
         return Ok(DeleteOutcome::ReferencedBy(read_digest(&index)?));
+    }
+    if !immutable.is_empty()
+        && let Some(tag) = tags::first_matching(connection, repository, id, immutable).await?
+    {
+        return Ok(DeleteOutcome::Tagged(tag));
     }
     // Its tags have the same time: so they are found when it is restored.
     let at: i64 = sqlx::query_scalar(

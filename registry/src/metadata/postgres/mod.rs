@@ -18,6 +18,7 @@ mod lists;
 mod manifests;
 mod open;
 mod outbox;
+mod policing;
 mod rebuild;
 mod resolver;
 mod rows;

@@ -4,7 +4,8 @@ use oci::{Digest, RepoName, Tag};
 use sqlx::postgres::PgConnection;
 
 use super::outbox;
-use super::rows::{During, digest as read_digest, lock_repository};
+use super::rows::{During, corrupt, digest as read_digest, lock_repository};
+use crate::config::TagPattern;
 use crate::metadata::values::Times;
 use crate::metadata::{Change, Result};
 
@@ -150,4 +151,51 @@ async fn review_untagged(connection: &mut PgConnection, manifests: Vec<i64>, tim
     .await
     .during("enqueueing untagged manifests")?;
     Ok(())
+}
+
+/// The first of `tags` that names something else than `digest`.
+pub(super) async fn taken(
+    connection: &mut PgConnection,
+    repository: i64,
+    tags: &[Tag],
+    digest: &Digest,
+) -> Result<Option<Tag>> {
+    if tags.is_empty() {
+        return Ok(None);
+    }
+    let names: Vec<&str> = tags.iter().map(Tag::as_str).collect();
+    let found: Vec<(String, i64, Vec<u8>)> = sqlx::query_as(PREVIOUS)
+        .bind(repository)
+        .bind(&names)
+        .fetch_all(connection)
+        .await
+        .during("finding immutable tags")?;
+    let wanted = digest.to_bytes();
+    let elsewhere = |tag: &&Tag| {
+        let mut found = found.iter();
+        found.any(|(name, _, named)| name == tag.as_str() && named[..] != wanted[..])
+    };
+    Ok(tags.iter().find(elsewhere).cloned())
+}
+
+/// A tag of the manifest that matches one of the patterns.
+pub(super) async fn first_matching(
+    connection: &mut PgConnection,
+    repository: i64,
+    manifest: i64,
+    patterns: &[TagPattern],
+) -> Result<Option<Tag>> {
+    let names: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM tags WHERE repository_id = $1 AND manifest_id = $2")
+            .bind(repository)
+            .bind(manifest)
+            .fetch_all(connection)
+            .await
+            .during("finding a manifest's tags")?;
+    let matching = names
+        .iter()
+        .find(|name| patterns.iter().any(|pattern| pattern.matches(name)));
+    matching
+        .map(|name| name.parse().map_err(corrupt("tag")))
+        .transpose()
 }

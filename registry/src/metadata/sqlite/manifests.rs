@@ -11,6 +11,7 @@ use super::rows::{
 };
 use super::writer::Durability::{Async, Durable};
 use super::{Sqlite, Times, now, tags};
+use crate::config::TagPattern;
 use crate::metadata::{Change, DeleteOutcome, Manifests, PutManifest, PutOutcome, Result, StoredManifest};
 
 #[async_trait]
@@ -69,13 +70,17 @@ impl Manifests for Sqlite {
         &self,
         repository: &RepoName,
         digest: &Digest,
+        immutable: &[TagPattern],
         actor: &str,
     ) -> Result<DeleteOutcome> {
+        let immutable = immutable.to_vec();
         let (repository, digest, actor) = (repository.clone(), *digest, actor.to_owned());
         let times = self.times;
         self.writer
             .run(Durable, move |connection| {
-                Box::pin(async move { trash(connection, &repository, &digest, &actor, times).await })
+                Box::pin(
+                    async move { trash(connection, &repository, &digest, &immutable, &actor, times).await },
+                )
             })
             .await
     }
@@ -132,6 +137,11 @@ async fn put_manifest(
     };
     if !blobs.is_empty() || !manifests.is_empty() {
         return Ok(PutOutcome::Missing { blobs, manifests });
+    }
+    if let Some(repository) = known
+        && let Some(tag) = tags::taken(connection, repository, &put.immutable, &put.digest).await?
+    {
+        return Ok(PutOutcome::Immutable(tag));
     }
     let repository = match known {
         Some(id) => id,
@@ -338,6 +348,7 @@ async fn trash(
     connection: &mut SqliteConnection,
     repository: &RepoName,
     digest: &Digest,
+    immutable: &[TagPattern],
     actor: &str,
     times: Times,
 ) -> Result<DeleteOutcome> {
@@ -366,6 +377,11 @@ async fn trash(
     .during("finding a manifest's indexes")?;
     if let Some(index) = index {
         return Ok(DeleteOutcome::ReferencedBy(read_digest(&index)?));
+    }
+    if !immutable.is_empty()
+        && let Some(tag) = tags::first_matching(connection, repository, id, immutable).await?
+    {
+        return Ok(DeleteOutcome::Tagged(tag));
     }
     let change = Change::Delete {
         digest: *digest,

@@ -17,6 +17,7 @@ mod lists;
 mod log;
 mod manifests;
 mod outbox;
+mod policing;
 mod rebuild;
 mod rows;
 mod tags;

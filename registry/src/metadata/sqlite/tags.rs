@@ -3,8 +3,9 @@
 use oci::{Digest, RepoName, Tag};
 use sqlx::sqlite::SqliteConnection;
 
-use super::rows::{During, digest as read_digest, repository_id};
+use super::rows::{During, corrupt, digest as read_digest, repository_id};
 use super::{Times, now};
+use crate::config::TagPattern;
 use crate::metadata::{Change, Result};
 
 /// Points a tag at a manifest. One that it pointed at before is reviewed later, since nothing may hold it now.
@@ -119,4 +120,42 @@ async fn review_untagged(
     .await
     .during("enqueueing an untagged manifest")?;
     Ok(())
+}
+
+/// The first of `tags` that names something else than `digest`.
+pub(super) async fn taken(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    tags: &[Tag],
+    digest: &Digest,
+) -> Result<Option<Tag>> {
+    for tag in tags {
+        let found = find(connection, repository, tag).await?;
+        if found.is_some_and(|(_, named)| named != digest.to_bytes()) {
+            return Ok(Some(tag.clone()));
+        }
+    }
+    Ok(None)
+}
+
+/// A tag of the manifest that matches one of the patterns.
+pub(super) async fn first_matching(
+    connection: &mut SqliteConnection,
+    repository: i64,
+    manifest: i64,
+    patterns: &[TagPattern],
+) -> Result<Option<Tag>> {
+    let names: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM tags WHERE repository_id = $1 AND manifest_id = $2")
+            .bind(repository)
+            .bind(manifest)
+            .fetch_all(connection)
+            .await
+            .during("finding a manifest's tags")?;
+    let matching = names
+        .iter()
+        .find(|name| patterns.iter().any(|pattern| pattern.matches(name)));
+    matching
+        .map(|name| name.parse().map_err(corrupt("tag")))
+        .transpose()
 }

@@ -29,6 +29,8 @@ pub(crate) async fn run(store: &dyn MetadataStore) {
     the_trash_gives_back_what_was_deleted(store).await;
     an_index_comes_back_with_what_it_lists(store).await;
     a_tag_that_was_set_again_is_not_moved_silently(store).await;
+    usage_and_ages_are_known(store).await;
+    immutable_tags_stay(store).await;
     a_pause_lasts_until_it_is_confirmed(store).await;
 }
 
@@ -317,7 +319,7 @@ async fn the_trash_gives_back_what_was_deleted(store: &dyn MetadataStore) {
     );
     assert_eq!(store.resolve_tag(&here, &tag("a")).await.unwrap(), Some(image));
 
-    store.delete_manifest(&here, &image, "tester").await.unwrap();
+    store.delete_manifest(&here, &image, &[], "tester").await.unwrap();
     assert_eq!(reason(store, &here, &image).await, Some(Reason::Trashed));
     assert_eq!(
         store.hide_blob(&here, &layer).await.unwrap(),
@@ -344,7 +346,7 @@ async fn the_trash_gives_back_what_was_deleted(store: &dyn MetadataStore) {
         UndeleteOutcome::Unknown
     );
 
-    store.delete_manifest(&here, &image, "tester").await.unwrap();
+    store.delete_manifest(&here, &image, &[], "tester").await.unwrap();
     until(store, "it is purged", async || {
         !is_there(store, &here, &image).await
     })
@@ -363,9 +365,9 @@ async fn an_index_comes_back_with_what_it_lists(store: &dyn MetadataStore) {
     list.children = vec![child];
     list.tags = vec![tag("latest")];
     let index = stored(store, list).await;
-    store.delete_manifest(&here, &index, "tester").await.unwrap();
+    store.delete_manifest(&here, &index, &[], "tester").await.unwrap();
     assert_eq!(
-        store.delete_manifest(&here, &child, "tester").await.unwrap(),
+        store.delete_manifest(&here, &child, &[], "tester").await.unwrap(),
         DeleteOutcome::Deleted
     );
     assert_eq!(
@@ -401,6 +403,75 @@ async fn a_tag_that_was_set_again_is_not_moved_silently(store: &dyn MetadataStor
     assert_eq!(store.resolve_tag(&here, &tag("v1")).await.unwrap(), Some(first));
     undelete(store, &here, Some("v1"), Some(second), true).await;
     assert_eq!(store.resolve_tag(&here, &tag("v1")).await.unwrap(), Some(second));
+}
+
+async fn usage_and_ages_are_known(store: &dyn MetadataStore) {
+    let here = repo("gc/usage");
+    assert_eq!(store.usage_bytes(&here).await.unwrap(), 0);
+    let (digest, _) = image(store, &here, "used", &["a", "b"]).await;
+    let bytes = ("layer of used".len() + "image used".len()) as u64;
+    assert_eq!(store.usage_bytes(&here).await.unwrap(), bytes);
+    assert_eq!(store.trash_bytes(&here).await.unwrap(), 0);
+    let pulls = Pulls {
+        repository: here.clone(),
+        digest,
+        count: 1,
+    };
+    store.record_pulls(vec![pulls]).await.unwrap();
+    let ages = store.list_tag_ages(&here, None, 1).await.unwrap();
+    assert_eq!(
+        (ages.len(), &ages[0].name, ages[0].digest),
+        (1, &tag("a"), digest)
+    );
+    assert!(ages[0].pulled_at.unwrap() >= ages[0].updated_at);
+    let rest = store.list_tag_ages(&here, Some("a"), 10).await.unwrap();
+    assert_eq!((rest.len(), &rest[0].name), (1, &tag("b")));
+    // Set again meanwhile: it is no longer that old.
+    image(store, &here, "used", &["a"]).await;
+    assert!(!store.expire_tag(&here, &ages[0], "policy").await.unwrap());
+    assert!(store.expire_tag(&here, &rest[0], "policy").await.unwrap());
+    assert_eq!(
+        store.list_deleted_tags(&here, 10).await.unwrap()[0].deleted_by,
+        "policy"
+    );
+    store
+        .delete_manifest(&here, &digest, &[], "tester")
+        .await
+        .unwrap();
+    assert_eq!(store.usage_bytes(&here).await.unwrap(), bytes, "the trash counts");
+    assert_eq!(store.trash_bytes(&here).await.unwrap(), bytes);
+}
+
+async fn immutable_tags_stay(store: &dyn MetadataStore) {
+    let here = repo("gc/immutable");
+    let (first, _) = image(store, &here, "first", &["v1"]).await;
+    let mut put = manifest(&here, "image second");
+    put.tags = vec![tag("new"), tag("v1")];
+    put.immutable = vec![tag("v1")];
+    assert_eq!(
+        store.put_manifest(put.clone()).await.unwrap(),
+        PutOutcome::Immutable(tag("v1"))
+    );
+    assert_eq!(
+        store.resolve_tag(&here, &tag("new")).await.unwrap(),
+        None,
+        "all or nothing"
+    );
+    assert_eq!(store.find_manifest(&here, &put.digest).await.unwrap(), None);
+    let patterns = ["v*".parse().unwrap()];
+    assert_eq!(
+        store
+            .delete_manifest(&here, &first, &patterns, "tester")
+            .await
+            .unwrap(),
+        DeleteOutcome::Tagged(tag("v1"))
+    );
+    let mut again = put.clone();
+    again.digest = first;
+    again.bytes = Bytes::from_static(b"image first");
+    again.tags = vec![tag("v1")];
+    stored(store, again).await;
+    assert_eq!(store.resolve_tag(&here, &tag("v1")).await.unwrap(), Some(first));
 }
 
 async fn a_pause_lasts_until_it_is_confirmed(store: &dyn MetadataStore) {

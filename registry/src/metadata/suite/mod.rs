@@ -96,6 +96,7 @@ pub(crate) fn manifest(repository: &RepoName, content: &str) -> PutManifest {
         blobs_required: true,
         children_required: true,
         tags: Vec::new(),
+        immutable: Vec::new(),
         actor: "tester".to_owned(),
         origin: Origin::default(),
     }

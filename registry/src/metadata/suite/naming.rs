@@ -84,7 +84,7 @@ pub(super) async fn tags_move_and_go(store: &dyn MetadataStore) {
         "its manifest stays"
     );
     assert_eq!(
-        store.delete_manifest(&here, &one, "tester").await.unwrap(),
+        store.delete_manifest(&here, &one, &[], "tester").await.unwrap(),
         DeleteOutcome::Deleted
     );
     assert_eq!(store.resolve_tag(&here, &tag("a")).await.unwrap(), None);
@@ -106,19 +106,19 @@ pub(super) async fn deletions_respect_references(store: &dyn MetadataStore) {
         DeleteOutcome::ReferencedBy(held)
     );
     assert_eq!(
-        store.delete_manifest(&here, &held, "tester").await.unwrap(),
+        store.delete_manifest(&here, &held, &[], "tester").await.unwrap(),
         DeleteOutcome::ReferencedBy(index)
     );
     assert_eq!(
-        store.delete_manifest(&here, &index, "tester").await.unwrap(),
+        store.delete_manifest(&here, &index, &[], "tester").await.unwrap(),
         DeleteOutcome::Deleted
     );
     assert_eq!(
-        store.delete_manifest(&here, &held, "tester").await.unwrap(),
+        store.delete_manifest(&here, &held, &[], "tester").await.unwrap(),
         DeleteOutcome::Deleted
     );
     assert_eq!(
-        store.delete_manifest(&here, &held, "tester").await.unwrap(),
+        store.delete_manifest(&here, &held, &[], "tester").await.unwrap(),
         DeleteOutcome::Unknown
     );
     assert_eq!(store.find_manifest(&here, &held).await.unwrap(), None);
@@ -225,7 +225,7 @@ pub(super) async fn referrers_are_ordered_and_filtered(store: &dyn MetadataStore
         .unwrap();
     assert_eq!([first, second].concat(), signatures);
     store
-        .delete_manifest(&here, &signatures[0].digest, "tester")
+        .delete_manifest(&here, &signatures[0].digest, &[], "tester")
         .await
         .unwrap();
     assert_eq!(

@@ -206,7 +206,10 @@ impl Race {
                 self.store.delete_tag(&here, &tag, "racer").await.unwrap();
             }
             1 => {
-                self.store.delete_manifest(&here, &digest, "racer").await.unwrap();
+                self.store
+                    .delete_manifest(&here, &digest, &[], "racer")
+                    .await
+                    .unwrap();
             }
             2 => {
                 let layer = Digest::sha256(layers(any(IMAGES))[0].as_bytes());
@@ -316,6 +319,8 @@ impl Race {
             let left = everything(&*self.store, &repository(number)).await;
             assert!(left.is_empty(), "{left:#?}");
             let digest = Digest::sha256(layers(0)[0].as_bytes());
+            let used = self.store.usage_bytes(&repository(number)).await.unwrap();
+            assert_eq!(used, 0);
             assert!(
                 explained(&*self.store, &repository(number), &digest)
                     .await

@@ -29,7 +29,12 @@ impl Registry {
             },
         };
         let page = self.metadata.explain(question).await?;
+        let tags = match (repository, after) {
+            (Some(repository), None) => self.explain_tags(repository).await?,
+            _ => Vec::new(),
+        };
         Ok(wire::ExplainPage {
+            tags,
             items: page.items.iter().map(item).collect(),
             next: page.next.map(|cursor| cursor.to_string()),
         })
@@ -53,6 +58,7 @@ impl Registry {
             });
         }
         Ok(wire::ExplainPage {
+            tags: Vec::new(),
             items: page.items.iter().map(item).collect(),
             next: None,
         })
@@ -78,6 +84,10 @@ impl Registry {
     }
 
     pub(crate) async fn undelete(self: &Arc<Self>, undelete: Undelete) -> Result<wire::Undeleted> {
+        self.require_writable(&undelete.repository)?;
+        let mut undelete = undelete;
+        // An immutable tag is set where it is missing, never moved.
+        undelete.force &= self.policies.immutable_patterns(&undelete.repository).is_empty();
         let registry = Arc::clone(self);
         tokio::spawn(async move {
             let repository = undelete.repository.clone();

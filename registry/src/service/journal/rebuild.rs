@@ -122,7 +122,7 @@ async fn replay(registry: &Arc<Registry>, record: Record, done: &mut Rebuilt) ->
         Entry::Delete { digest, actor } => {
             registry
                 .metadata
-                .delete_manifest(&repository, &digest, &actor)
+                .delete_manifest(&repository, &digest, &[], &actor)
                 .await?;
             done.deletions += 1;
         }
