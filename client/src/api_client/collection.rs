@@ -6,6 +6,7 @@ use reqwest::StatusCode;
 use super::Api;
 use crate::api::collection::{ExplainPage, Round, Status, TrashPage, UndeleteRequest, Undeleted};
 use crate::error::Error;
+use crate::transport::Call;
 
 /// No body: tells the compiler the type that is not sent.
 const NOTHING: Option<&()> = None;
@@ -37,21 +38,22 @@ impl Api {
         digest: Option<&str>,
         after: Option<&str>,
     ) -> Result<ExplainPage, Error> {
-        let path = with_query(
+        let mut call = self.call(
+            Method::GET,
             "/api/v1/gc/explain",
+            "the fate of blobs and manifests",
+        );
+        set_query(
+            &mut call,
             &[("repository", repository), ("digest", digest), ("after", after)],
         );
-        let call = self.call(Method::GET, &path, "the fate of blobs and manifests");
         self.exchange(call, NOTHING, &[StatusCode::OK]).await
     }
 
     /// A page of what can be restored.
     pub async fn trash(&self, repository: &str, after: Option<&str>) -> Result<TrashPage, Error> {
-        let path = with_query(
-            "/api/v1/trash",
-            &[("repository", Some(repository)), ("after", after)],
-        );
-        let call = self.call(Method::GET, &path, format!("the trash of {repository}"));
+        let mut call = self.call(Method::GET, "/api/v1/trash", format!("the trash of {repository}"));
+        set_query(&mut call, &[("repository", Some(repository)), ("after", after)]);
         self.exchange(call, NOTHING, &[StatusCode::OK]).await
     }
 
@@ -62,14 +64,10 @@ impl Api {
     }
 }
 
-/// None of our values has characters that a query must escape: names, digests, positions.
-fn with_query(path: &str, parameters: &[(&str, Option<&str>)]) -> String {
-    let given: Vec<String> = parameters
-        .iter()
-        .filter_map(|(name, value)| Some(format!("{name}={}", (*value)?)))
-        .collect();
-    if given.is_empty() {
-        return path.to_owned();
+fn set_query(call: &mut Call, parameters: &[(&str, Option<&str>)]) {
+    for (name, value) in parameters {
+        if let Some(value) = value {
+            call.url.query_pairs_mut().append_pair(name, value);
+        }
     }
-    format!("{path}?{}", given.join("&"))
 }

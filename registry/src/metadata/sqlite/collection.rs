@@ -364,3 +364,57 @@ async fn record_pulls(connection: &mut SqliteConnection, pulls: Vec<Pulls>) -> R
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Limits;
+
+    /// What a review, a page or a purge costs may not depend on how much there is.
+    #[tokio::test]
+    async fn nothing_scans() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("registry.db");
+        let store = Sqlite::open(&path, &Limits::default()).await.unwrap();
+        let paged = [
+            sql::DUE_MANIFESTS,
+            sql::DUE_LINKS,
+            sql::STALE_RECORDS,
+            sql::REVIEWED_MANIFESTS,
+            sql::REVIEWED_LINKS,
+            sql::MANIFESTS_OF,
+            sql::LINKS_OF,
+            sql::TRASHED,
+            sql::DELETED_TAGS,
+            sql::LAST_DELETED,
+            sql::TAG_AGES,
+        ];
+        let others = [
+            sql::MANIFEST_FACTS,
+            sql::LINK_FACTS,
+            sql::ROWS_OF_DIGEST,
+            sql::REVIEW_BLOBS,
+            sql::REVIEW_CHILDREN,
+            sql::REVIEW_REFERRERS,
+            sql::REVIEW_CACHED,
+            sql::DELETE_BLOB,
+            sql::DELETED_WITH,
+            sql::USAGE,
+            sql::TRASH_BYTES,
+        ];
+        for statement in paged.iter().chain(&others) {
+            let plan: Vec<(i64, i64, i64, String)> =
+                sqlx::query_as(sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {statement}")))
+                    .fetch_all(&store.readers)
+                    .await
+                    .unwrap();
+            let steps: Vec<&str> = plan.iter().map(|(.., detail)| detail.as_str()).collect();
+            let scans = |step: &&str| {
+                step.starts_with("SCAN") && !step.contains("(subquery") && *step != "SCAN CONSTANT ROW"
+            };
+            assert!(!steps.iter().any(scans), "{statement}: {steps:?}");
+            let sorts = steps.iter().any(|step| step.contains("TEMP B-TREE"));
+            assert!(!sorts || !paged.contains(statement), "{statement}: {steps:?}");
+        }
+    }
+}

@@ -184,7 +184,7 @@ async fn a_moved_tag_is_seen_by_every_replica_at_once() {
     writer.hide_blob(&here, &layer).await.unwrap();
     assert_eq!(reader.find_blob(&here, &layer).await.unwrap(), None);
     let last = Digest::sha256(b"version 4");
-    writer.delete_manifest(&here, &last, "tester").await.unwrap();
+    writer.delete_manifest(&here, &last, &[], "tester").await.unwrap();
     assert_eq!(reader.find_manifest(&here, &last).await.unwrap(), None);
     assert_eq!(reader.find_tagged(&here, &tag("latest")).await.unwrap(), None);
 }
