@@ -19,7 +19,7 @@ else
 endif
 
 peers:
-	$(PEERS) debian rootfs conformance clients distribution engine postgres
+	$(PEERS) debian rootfs conformance clients distribution engine postgres s3
 
 lint:
 	$(CARGO) fmt --all --check

@@ -155,9 +155,8 @@ CREATE TABLE uploads (
     epoch BIGINT NOT NULL DEFAULT 0,
     created_at BIGINT NOT NULL,
     expires_at BIGINT NOT NULL,
-    s3_upload_id TEXT COLLATE "C",
-    -- Objects `f/<upload>.<n>` that hold what is too small for a part, numbered from 0.
-    fragments BIGINT NOT NULL DEFAULT 0
+    -- What the blob store has to remember of an upload between requests, in its own form.
+    notes BYTEA
 );
 CREATE UNIQUE INDEX uploads_by_key ON uploads (key) WHERE key IS NOT NULL;
 CREATE INDEX uploads_by_expiry ON uploads (expires_at);
@@ -168,7 +167,6 @@ CREATE TABLE doomed (
     due_at BIGINT NOT NULL,
     claimed_until BIGINT,
     attempts BIGINT NOT NULL DEFAULT 0,
-    s3_upload_id TEXT COLLATE "C",
     size BIGINT
 );
 CREATE INDEX doomed_by_due ON doomed (due_at);
@@ -201,14 +199,6 @@ CREATE TABLE cache_memos (
     PRIMARY KEY (repository_id, key)
 );
 CREATE INDEX cache_memos_by_use ON cache_memos (last_used);
-
-CREATE TABLE upload_parts (
-    upload_id BYTEA NOT NULL REFERENCES uploads (id) ON DELETE CASCADE,
-    part_no BIGINT NOT NULL,
-    etag TEXT COLLATE "C" NOT NULL,
-    size BIGINT NOT NULL,
-    PRIMARY KEY (upload_id, part_no)
-);
 
 -- Written once a minute from memory, so that manifests stay cold.
 CREATE TABLE manifest_pulls (

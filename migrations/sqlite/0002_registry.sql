@@ -1,18 +1,9 @@
--- What the complete registry adds: S3 uploads, pulls, users and grants, leases, events. Conventions: 0001.
+-- What the complete registry adds: uploads to S3, pulls, users and grants, leases, events. Conventions: 0001.
 
-ALTER TABLE uploads ADD COLUMN s3_upload_id TEXT;
--- Objects `f/<upload>.<n>` that hold what is too small for a part, numbered from 0.
-ALTER TABLE uploads ADD COLUMN fragments INTEGER NOT NULL DEFAULT 0;
+-- What the blob store has to remember of an upload between requests, in its own form; NULL: nothing was stored yet, or
+-- the store is the file system, which finds everything again by the upload's id.
+ALTER TABLE uploads ADD COLUMN notes BLOB;
 
-CREATE TABLE upload_parts (
-    upload_id BLOB    NOT NULL REFERENCES uploads (id) ON DELETE CASCADE,
-    part_no   INTEGER NOT NULL,
-    etag      TEXT    NOT NULL,
-    size      INTEGER NOT NULL,
-    PRIMARY KEY (upload_id, part_no)
-) STRICT, WITHOUT ROWID;
-
-ALTER TABLE doomed ADD COLUMN s3_upload_id TEXT;
 ALTER TABLE doomed ADD COLUMN size INTEGER;
 
 -- Written once a minute from memory, so that manifests stay cold.

@@ -18,7 +18,8 @@ mod storage;
 
 pub use config::{
     AccessConfig, Anonymous, Config, ConfigError, DatabaseConfig, Hidden, Limits, LogConfig, LogFormat,
-    Policy, Quota, Retention, TagPattern, VerifyConfig, WebhookConfig, WorkerCommand,
+    Policy, Quota, Retention, S3Config, Secret, StorageBackend, StorageConfig, TagPattern, VerifyConfig,
+    WebhookConfig, WorkerCommand,
 };
 pub use rebuild::{Rebuilt, rebuild_metadata};
 pub use server::{ServeError, Server};

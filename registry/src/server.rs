@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::config::{Anonymous, Config, ConfigError};
+use crate::config::{Anonymous, Config, ConfigError, Limits, StorageBackend};
 use crate::http::{App, AppState, Inner, Metrics, Via};
 use crate::listen::{self, Connections, Socket};
 use crate::lock::{DataDirLock, LockError};
@@ -19,6 +19,7 @@ use crate::service::journal::JournalAhead;
 use crate::service::policies::Policies;
 use crate::service::{Building, Jobs, Registry, RegistryError, Tokens, Webhooks};
 use crate::storage::filesystem::Filesystem;
+use crate::storage::s3::S3;
 use crate::storage::{BlobStore, StorageError};
 
 /// A running registry.
@@ -122,6 +123,9 @@ impl Server {
                 if let Some(webhooks) = webhooks {
                     webhooks.keep_sending(&jobs);
                 }
+                if config.storage.backend == StorageBackend::S3 {
+                    registry.sweep_uploads(&jobs);
+                }
                 if reconcile {
                     registry.reconcile_soon(&jobs);
                 }
@@ -202,8 +206,9 @@ struct Opened {
 
 /// Opens both stores, checks that they belong together, and cleans up.
 async fn open(config: &Config) -> Result<Opened, ServeError> {
-    let store = Filesystem::open(&config.data_dir).await.map_err(storage)?;
-    let database = open_database(config).await.map_err(metadata)?;
+    let store = open_store(config).await.map_err(storage)?;
+    let limits = limits(config);
+    let database = open_database(config, &limits).await.map_err(metadata)?;
     let opened = database.opened().await.map_err(metadata)?;
     let identity = store.identity(&opened.store_uuid).await.map_err(storage)?;
     if identity != opened.store_uuid {
@@ -213,8 +218,7 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
             store: identity,
         });
     }
-    let store: Arc<dyn BlobStore> = Arc::new(store);
-    let registry = Registry::new(database, store, config.limits.clone(), config.sparse_indexes)
+    let registry = Registry::new(database, store, limits, config.sparse_indexes)
         .with_policies(Policies::new(config.read_only, config.policies.clone()));
     let registry = if config.webhooks.is_empty() {
         registry
@@ -223,7 +227,9 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
     };
     let registry = Arc::new(registry);
     let ahead = registry.journal_ahead().await.map_err(journal)?;
-    if ahead.is_none()
+    // Before the server takes requests: in a file system a session's bytes may be there before its row is.
+    if config.storage.backend == StorageBackend::Filesystem
+        && ahead.is_none()
         && let Err(error) = registry.drop_stray_uploads().await
     {
         tracing::warn!(error = chain(&error), "stray uploads were not removed");
@@ -235,17 +241,33 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
     })
 }
 
-async fn open_database(config: &Config) -> Result<Arc<dyn MetadataStore>, MetadataError> {
+async fn open_database(config: &Config, limits: &Limits) -> Result<Arc<dyn MetadataStore>, MetadataError> {
     match &config.database.url {
         None => {
             let path = config.data_dir.join("registry.db");
-            Ok(Arc::new(Sqlite::open(&path, &config.limits).await?))
+            Ok(Arc::new(Sqlite::open(&path, limits).await?))
         }
         Some(url) => {
-            let database = Postgres::open(url, &config.database, boot_id(), &config.limits).await?;
+            let database = Postgres::open(url, &config.database, boot_id(), limits).await?;
             Ok(Arc::new(database))
         }
     }
+}
+
+async fn open_store(config: &Config) -> Result<Arc<dyn BlobStore>, StorageError> {
+    Ok(match config.storage.backend {
+        StorageBackend::Filesystem => Arc::new(Filesystem::open(&config.data_dir).await?),
+        StorageBackend::S3 => Arc::new(S3::open(&config.storage.s3, &config.data_dir.join("spool")).await?),
+    })
+}
+
+/// The limits, with those that depend on the store.
+fn limits(config: &Config) -> Limits {
+    let mut limits = config.limits.clone();
+    if config.storage.backend == StorageBackend::S3 {
+        limits.delete_delay = config.storage.s3.delete_delay;
+    }
+    limits
 }
 
 fn prepare(data_dir: &Path, run_dir: &Path) -> io::Result<()> {

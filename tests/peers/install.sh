@@ -3,8 +3,9 @@
 #
 #   tests/peers/install.sh GROUP...
 #
-# Groups of `make test`:  debian rootfs conformance clients distribution engine postgres
+# Groups of `make test`:  debian rootfs conformance clients distribution engine postgres s3
 # Groups of `make bench`: debian rootfs distribution bench
+# By hand (docs/s3.md):   minio
 #
 # Everything that isn't a Debian package goes to one cache directory outside the tree, $LAYERYARD_PEERS_DIR
 # (default ~/.cache/layeryard-peers): programs to bin/, root file systems to rootfs/. A second run costs nothing.
@@ -22,7 +23,7 @@ policy_is_ours=
 main() {
     trap cleanup EXIT
     if [ $# -eq 0 ]; then
-        sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
+        sed -n '2,10s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
         exit 2
     fi
     mkdir -p "$bin" "$stamps" "$cache/rootfs"
@@ -32,7 +33,7 @@ main() {
     local group
     for group in "$@"; do
         case $group in
-            debian | clients | conformance | distribution | engine | postgres | rootfs | bench) "group_$group" ;;
+            debian | clients | conformance | distribution | engine | postgres | s3 | minio | rootfs | bench) "group_$group" ;;
             *) fail "unknown group '$group'" ;;
         esac
     done
@@ -69,6 +70,14 @@ group_engine() {
 # Run by tests/peers/postgres.sh, one server a test process.
 group_postgres() {
     debian_packages postgresql procps util-linux
+}
+
+group_s3() {
+    go_program versitygw github.com/versity/versitygw/cmd/versitygw "$VERSITYGW"
+}
+
+group_minio() {
+    go_program minio github.com/minio/minio "$MINIO"
 }
 
 group_bench() {

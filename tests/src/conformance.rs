@@ -7,7 +7,7 @@ use crate::harness::server::Server;
 use crate::harness::tool::Tool;
 
 /// What `OCI_VERSION=1.1` leaves off although the server has it.
-const EXTRAS: [&str; 3] = [
+pub(crate) const EXTRAS: [&str; 3] = [
     "OCI_API_BLOBS_DIGEST_HEADER",
     "OCI_API_MANIFESTS_DIGEST_HEADER",
     "OCI_API_BLOBS_UPLOAD_CANCEL",
@@ -42,7 +42,7 @@ fn suite_passes_with_optional_features() {
     server.assert_healthy();
 }
 
-struct Counts {
+pub(crate) struct Counts {
     tests: u64,
     failures: u64,
     errors: u64,
@@ -50,7 +50,7 @@ struct Counts {
     report: String,
 }
 
-fn run_suite(server: &Server, settings: &[(&str, &str)]) -> Counts {
+pub(crate) fn run_suite(server: &Server, settings: &[(&str, &str)]) -> Counts {
     let results = paths::scratch();
     let mut suite = Tool::peer("conformance", "conformance")
         .current_dir(results.path())
@@ -73,6 +73,16 @@ fn run_suite(server: &Server, settings: &[(&str, &str)]) -> Counts {
         errors: attribute(head, "errors"),
         skipped: attribute(head, "skipped"),
         report: format!("{head}>\n{}", unusual(&ran.stdout, &ran.stderr)),
+    }
+}
+
+impl Counts {
+    /// Nothing failed and nothing was left out.
+    #[track_caller]
+    pub(crate) fn assert_clean(&self) {
+        let unclean = (self.failures, self.errors, self.skipped);
+        assert_eq!(unclean, (0, 0, 0), "{}", self.report);
+        assert!(self.tests >= 850, "only {} tests ran", self.tests);
     }
 }
 

@@ -12,4 +12,5 @@ mod engines;
 mod gc;
 mod hostile;
 mod protocol;
+mod s3;
 mod upstream;

@@ -69,7 +69,10 @@ mod tests {
         };
         assert_eq!(Authorization::parse("Basic YTpiOmM="), basic("a", "b:c"));
         assert_eq!(Authorization::parse("basic  Og=="), basic("", ""));
-        assert_eq!(Authorization::parse("BEARER x.y.z"), Ok(Authorization::Bearer("x.y.z".into())));
+        assert_eq!(
+            Authorization::parse("BEARER x.y.z"),
+            Ok(Authorization::Bearer("x.y.z".into()))
+        );
         for (text, error) in [
             ("", AuthorizationError::Scheme),
             ("Bearer", AuthorizationError::Scheme),

@@ -65,7 +65,9 @@ impl RepoPattern {
             Kind::Component => name
                 .strip_prefix(&*self.stem)
                 .is_some_and(|rest| !rest.contains('/')),
-            Kind::Below => name.strip_prefix(&*self.stem).is_some_and(|rest| !rest.is_empty()),
+            Kind::Below => name
+                .strip_prefix(&*self.stem)
+                .is_some_and(|rest| !rest.is_empty()),
         }
     }
 
@@ -86,7 +88,10 @@ impl RepoPattern {
             // Stems are ASCII below 0x7f, so that the last character has a successor.
             (_, Some(last)) => {
                 high.push(char::from_u32(last as u32 + 1).unwrap_or(char::MAX));
-                NameRange { low, high: Some(high) }
+                NameRange {
+                    low,
+                    high: Some(high),
+                }
             }
         }
     }
@@ -176,17 +181,30 @@ mod tests {
     use super::*;
 
     const NAMES: [&str; 9] = [
-        "a", "app", "team", "team-b/x", "team/app", "team/app-2", "team/app/x", "team/b", "teams/app",
+        "a",
+        "app",
+        "team",
+        "team-b/x",
+        "team/app",
+        "team/app-2",
+        "team/app/x",
+        "team/b",
+        "teams/app",
     ];
 
     fn matching(pattern: &str) -> Vec<&'static str> {
         let pattern: RepoPattern = pattern.parse().unwrap();
         let range = pattern.range();
         let names = NAMES.into_iter();
-        let matching: Vec<_> = names.filter(|name| pattern.matches(&name.parse().unwrap())).collect();
+        let matching: Vec<_> = names
+            .filter(|name| pattern.matches(&name.parse().unwrap()))
+            .collect();
         for name in &matching {
             let below = range.high.as_deref().is_none_or(|high| *name < high);
-            assert!(*name >= range.low.as_str() && below, "{pattern}: {name} outside {range:?}");
+            assert!(
+                *name >= range.low.as_str() && below,
+                "{pattern}: {name} outside {range:?}"
+            );
         }
         matching
     }
@@ -196,7 +214,10 @@ mod tests {
         assert_eq!(matching("team/app"), ["team/app"]);
         assert_eq!(matching("team/app*"), ["team/app", "team/app-2"]);
         assert_eq!(matching("team/*"), ["team/app", "team/app-2", "team/b"]);
-        assert_eq!(matching("team/**"), ["team/app", "team/app-2", "team/app/x", "team/b"]);
+        assert_eq!(
+            matching("team/**"),
+            ["team/app", "team/app-2", "team/app/x", "team/b"]
+        );
         assert_eq!(matching("team*"), ["team"]);
         assert_eq!(matching("*"), ["a", "app", "team"]);
         assert_eq!(matching("**"), NAMES);
@@ -204,7 +225,9 @@ mod tests {
 
     #[test]
     fn other_forms_are_refused() {
-        for text in ["", "***", "a**", "*/a", "a/*/b", "a//**", "/**", "A*", "a/", "../**", "a*b", "a/**/b", "é*"] {
+        for text in [
+            "", "***", "a**", "*/a", "a/*/b", "a//**", "/**", "A*", "a/", "../**", "a*b", "a/**/b", "é*",
+        ] {
             assert!(text.parse::<RepoPattern>().is_err(), "{text}");
         }
         for text in ["a", "a*", "a-*", "a/*", "a/**", "*", "**"] {

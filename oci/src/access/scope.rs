@@ -62,7 +62,11 @@ mod tests {
         let shown: Vec<String> = scopes.unwrap().iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
-            ["repository:localhost:5000/a/b:pull,push", "registry:catalog:*", "repository:x:"]
+            [
+                "repository:localhost:5000/a/b:pull,push",
+                "registry:catalog:*",
+                "repository:x:"
+            ]
         );
         for text in ["repository", "repository:a", ":a:pull", "repository::pull"] {
             assert!(text.parse::<ResourceScope>().is_err(), "{text}");

@@ -8,6 +8,7 @@ mod database;
 mod limits;
 mod log;
 mod policy;
+mod storage;
 mod units;
 mod verify;
 mod webhooks;
@@ -24,6 +25,7 @@ pub use database::DatabaseConfig;
 pub use limits::Limits;
 pub use log::{LogConfig, LogFormat};
 pub use policy::{Policy, Quota, Retention, TagPattern};
+pub use storage::{S3Config, Secret, StorageBackend, StorageConfig};
 pub use verify::VerifyConfig;
 pub use webhooks::{Hidden, WebhookConfig};
 
@@ -45,6 +47,7 @@ pub struct Config {
     pub log: LogConfig,
     pub database: DatabaseConfig,
     pub access: AccessConfig,
+    pub storage: StorageConfig,
     pub limits: Limits,
     /// Nothing is pushed and nothing is deleted.
     pub read_only: bool,
@@ -93,6 +96,7 @@ impl Config {
         self.log.validate()?;
         self.database.validate()?;
         self.access.validate(&self.listen)?;
+        self.storage.validate()?;
         self.policies.iter().try_for_each(Policy::validate)?;
         self.limits.validate()?;
         self.verify.validate()?;
@@ -113,6 +117,7 @@ impl Default for Config {
             log: LogConfig::default(),
             database: DatabaseConfig::default(),
             access: AccessConfig::default(),
+            storage: StorageConfig::default(),
             limits: Limits::default(),
             read_only: false,
             policies: Vec::new(),

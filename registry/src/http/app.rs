@@ -42,6 +42,7 @@ pub(super) struct Call<'a> {
     pub(super) request: Request<Body>,
     /// The connection's, where files can be sent past it.
     pub(super) outbox: Option<Outbox>,
+    pub(super) via: Via,
 }
 
 pub(crate) struct OpenConnection(Gauge);
@@ -156,6 +157,7 @@ impl App {
             principal,
             request,
             outbox,
+            via,
         };
         match (route, &method) {
             (Route::Base, &Method::GET | &Method::HEAD) => Ok(super::page::json(&serde_json::json!({}))),

@@ -10,6 +10,7 @@ use http_body::{Frame, SizeHint};
 use oci::{Digest, RepoName};
 
 use super::app::{Answer, Call};
+use super::principal::Via;
 use super::range::{Wanted, wanted};
 use super::sendfile::FileBody;
 use super::{ApiError, Code};
@@ -33,6 +34,18 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, digest: Digest) -> Answe
         .insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if not_modified(call.request.headers(), &digest) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Ok(response);
+    }
+    // The worker's socket leads here only. Ranges are asked again where the client is sent.
+    if call.request.method() == Method::GET
+        && matches!(call.via, Via::Tcp(_))
+        && let Some(link) = registry.blob_link(&blob).await?
+    {
+        *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+        insert(response.headers_mut(), header::LOCATION, &link);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
         return Ok(response);
     }
     let range = match wanted(call.request.headers(), blob.size) {

@@ -178,6 +178,14 @@ impl From<RegistryError> for ApiError {
                 ..Self::new(Code::Unavailable, "the database does not answer: try again")
                     .with_header(header::RETRY_AFTER, "1")
             },
+            E::Storage(storage) if storage.is_unavailable() => Self {
+                internal: Some(chain(&error)),
+                ..Self::new(
+                    Code::Unavailable,
+                    "the server's blob store does not answer: try again",
+                )
+                .with_header(header::RETRY_AFTER, "5")
+            },
             E::Metadata(_) | E::Storage(_) | E::Journal(_) | E::Task(_) => Self::internal(&error),
         }
     }

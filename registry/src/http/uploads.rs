@@ -13,6 +13,8 @@ use super::{ApiError, Code};
 use crate::service::{Action, BodyError, BodyStream, RegistryError, Session};
 use crate::storage::UploadId;
 
+/// The specification's name for the smallest chunk that is welcome before the last.
+const CHUNK_MIN_LENGTH: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 const UPLOAD_UUID: HeaderName = HeaderName::from_static("docker-upload-uuid");
 
 /// Opens a session, stores a blob that comes with the request, or mounts one.
@@ -50,7 +52,13 @@ pub(super) async fn start(call: Call<'_>, name: RepoName) -> Answer {
         None => Algorithm::default(),
     };
     let id = registry.start_upload(&name, &actor, algorithm).await?;
-    Ok(standing(StatusCode::ACCEPTED, &name, id, 0))
+    let mut response = standing(StatusCode::ACCEPTED, &name, id, 0);
+    if let Some(bytes) = registry.chunk_bytes_min() {
+        response
+            .headers_mut()
+            .insert(CHUNK_MIN_LENGTH, HeaderValue::from(bytes));
+    }
+    Ok(response)
 }
 
 pub(super) async fn status(call: Call<'_>, name: RepoName, id: UploadId) -> Answer {

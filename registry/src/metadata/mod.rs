@@ -39,7 +39,7 @@ pub(crate) use types::*;
 pub(crate) use values::boot_id;
 
 use crate::config::TagPattern;
-use crate::storage::{ObjectName, UploadId};
+use crate::storage::{ObjectName, UploadId, UploadNotes};
 
 pub(crate) type Result<T, E = MetadataError> = std::result::Result<T, E>;
 
@@ -74,6 +74,15 @@ pub(crate) trait Uploads: Send + Sync {
     async fn claim_upload(&self, claim: ClaimUpload) -> Result<ClaimOutcome>;
     /// Records how far the writer of `epoch` has come; false: it is no longer the writer.
     async fn checkpoint_upload(&self, checkpoint: Checkpoint) -> Result<bool>;
+    /// Records what the blob store must remember of the session of `epoch`, and its object's name where that changes;
+    /// a name that it had is doomed. False: the caller is no longer the writer.
+    async fn note_upload(
+        &self,
+        id: UploadId,
+        epoch: i64,
+        key: Option<ObjectName>,
+        notes: UploadNotes,
+    ) -> Result<bool>;
     async fn find_upload(&self, id: UploadId, repository: &RepoName) -> Result<Option<UploadState>>;
     /// Ends a session; a name it holds is doomed. False: there is none.
     async fn cancel_upload(&self, id: UploadId, repository: &RepoName) -> Result<bool>;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use oci::{Algorithm, Digest, HashState, RepoName, Tag};
 
 use super::Origin;
-use crate::storage::{ObjectName, UploadId};
+use crate::storage::{ObjectName, UploadId, UploadNotes};
 
 #[derive(Clone, Debug)]
 pub(crate) struct NewUpload {
@@ -20,7 +20,8 @@ pub(crate) struct NewUpload {
 #[derive(Clone, Debug)]
 pub(crate) struct Closing {
     pub(crate) digest: Digest,
-    /// The final name, recorded before anything is stored under it.
+    /// The final name, recorded before anything is stored under it. A session that has notes keeps the name it has:
+    /// bytes may be on their way to it.
     pub(crate) key: ObjectName,
 }
 
@@ -34,6 +35,8 @@ pub(crate) struct UploadState {
     /// Whether the bytes were written under the kernel that runs now; otherwise they may not all be there.
     pub(crate) same_boot: bool,
     pub(crate) epoch: i64,
+    /// What the blob store remembers of it.
+    pub(crate) notes: Option<UploadNotes>,
     /// A live object of the closing digest is there already.
     pub(crate) stored: bool,
 }
@@ -64,6 +67,8 @@ pub(crate) struct Checkpoint {
     pub(crate) offset: u64,
     /// None: leaves offset and hash as they are recorded.
     pub(crate) hash_state: Option<HashState>,
+    /// None: leaves them as they are recorded.
+    pub(crate) notes: Option<UploadNotes>,
     /// Let another writer claim the session.
     pub(crate) release: bool,
 }

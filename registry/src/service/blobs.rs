@@ -46,6 +46,11 @@ impl Registry {
         Ok(self.store.file(&blob.key).await?)
     }
 
+    /// Where a client gets the whole blob without this server, if it is sent away for it.
+    pub(crate) async fn blob_link(&self, blob: &StoredBlob) -> Result<Option<String>> {
+        Ok(self.store.link(&blob.key).await?)
+    }
+
     /// Makes a blob of another repository visible in `target`. Without a source any will do that the caller may
     /// pull from. False: it has to be uploaded.
     pub(crate) async fn mount(

@@ -68,11 +68,20 @@ pub(crate) enum RegistryError {
     #[error(transparent)]
     Metadata(#[from] MetadataError),
     #[error(transparent)]
-    Storage(#[from] StorageError),
+    Storage(StorageError),
     #[error("the metadata journal cannot be read or written")]
     Journal(#[source] std::io::Error),
     #[error("the task that did the work failed")]
     Task(#[from] tokio::task::JoinError),
+}
+
+impl From<StorageError> for RegistryError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::NotWriter(upload) => Self::UploadUnknown(upload),
+            error => Self::Storage(error),
+        }
+    }
 }
 
 /// The caller's side of a body failed.

@@ -4,16 +4,20 @@
 //! the memory an upload takes, however large it is. A body that fits into one small batch is only collected.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use oci::Hasher;
 
 use super::error::BodyError;
 use super::{Registry, RegistryError, Result, Session};
-use crate::metadata::Checkpoint;
-use crate::storage::UploadWriter;
+use crate::metadata::{Checkpoint, MetadataStore};
+use crate::storage::{
+    ObjectName, Settle, Settled, StorageError, Upload, UploadId, UploadLog, UploadNotes, UploadWriter,
+};
 
 /// A request's body.
 pub(crate) type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
@@ -29,12 +33,18 @@ const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
 /// … and after this long, which also tells that the writer lives (it is given up after three times this).
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 
+/// How much of a refused body is read …
+const DRAINED_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// … and for how long.
+const DRAINED_FOR_MAX: Duration = Duration::from_secs(5);
+
 /// Where a body goes.
 pub(super) struct Source<'a> {
     pub(super) session: &'a Session,
     pub(super) epoch: i64,
-    pub(super) start: u64,
-    /// Has seen everything before `start`.
+    /// Where the session stands.
+    pub(super) at: Upload,
+    /// Has seen what the session has.
     pub(super) hasher: Hasher,
 }
 
@@ -47,6 +57,14 @@ pub(super) struct Received {
     pub(super) pieces: Vec<Bytes>,
     /// The writer of a larger one.
     pub(super) writer: Option<Box<dyn UploadWriter>>,
+}
+
+/// What there is to record.
+enum Progress {
+    /// Everything so far is in the store.
+    Bytes(Option<UploadNotes>),
+    /// Only that the writer lives.
+    Alive,
 }
 
 struct Batch {
@@ -70,7 +88,7 @@ impl Registry {
             for piece in &first.pieces {
                 hasher.update(piece);
             }
-            let offset = source.start + first.bytes as u64;
+            let offset = source.at.offset + first.bytes as u64;
             return Ok(Received {
                 hasher,
                 offset,
@@ -78,15 +96,16 @@ impl Registry {
                 writer: None,
             });
         }
-        let writer = self.store.open_upload(source.session.id, source.start).await?;
+        let start = source.at.offset;
+        let writer = self.writer(source.session, source.epoch, source.at).await?;
         let mut ingest = Ingest {
             registry: self,
             hasher: source.hasher,
-            offset: source.start,
+            offset: start,
             session: source.session,
             epoch: source.epoch,
             writer,
-            recorded: (source.start, Instant::now()),
+            recorded: (start, Instant::now()),
         };
         ingest.run(first, &mut body).await?;
         Ok(Received {
@@ -95,6 +114,53 @@ impl Registry {
             pieces: Vec::new(),
             writer: Some(ingest.writer),
         })
+    }
+
+    /// Opens a session's bytes for the writer of `epoch`.
+    pub(super) async fn writer(
+        &self,
+        session: &Session,
+        epoch: i64,
+        at: Upload,
+    ) -> Result<Box<dyn UploadWriter>> {
+        let log = Log {
+            metadata: Arc::clone(&self.metadata),
+            upload: session.id,
+            epoch,
+        };
+        Ok(self.store.open_upload(at, Box::new(log)).await?)
+    }
+}
+
+/// Records in the database what an upload consists of.
+struct Log {
+    metadata: Arc<dyn MetadataStore>,
+    upload: UploadId,
+    epoch: i64,
+}
+
+#[async_trait]
+impl UploadLog for Log {
+    async fn record(&self, key: Option<&ObjectName>, notes: UploadNotes) -> Result<(), StorageError> {
+        let noted = self
+            .metadata
+            .note_upload(self.upload, self.epoch, key.cloned(), notes);
+        match noted.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(StorageError::NotWriter(self.upload)),
+            Err(error) => Err(StorageError::Unrecorded {
+                upload: self.upload,
+                source: Box::new(error),
+            }),
+        }
+    }
+}
+
+/// Has everything kept where the next request finds it; returns what to record with it.
+pub(super) async fn settled_now(writer: &mut dyn UploadWriter) -> Result<Option<UploadNotes>> {
+    match writer.settle(Settle::Now).await? {
+        Settled::Done(notes) => Ok(notes),
+        Settled::NotYet => Ok(None),
     }
 }
 
@@ -126,7 +192,8 @@ impl Ingest<'_> {
                 End::Whole => return self.process(batch.pieces, batch.bytes).await,
                 End::Broken(source) => {
                     self.process(batch.pieces, batch.bytes).await?;
-                    self.record().await?;
+                    let notes = settled_now(self.writer.as_mut()).await?;
+                    self.record(Progress::Bytes(notes)).await?;
                     return Err(RegistryError::BodyBroken {
                         received: self.offset - begin,
                         source,
@@ -156,17 +223,26 @@ impl Ingest<'_> {
     async fn record_sometimes(&mut self) -> Result<()> {
         let (offset, at) = self.recorded;
         if self.offset - offset >= CHECKPOINT_BYTES || at.elapsed() >= CHECKPOINT_EVERY {
-            self.record().await?;
+            match self.writer.settle(Settle::IfCheap).await? {
+                Settled::Done(notes) => self.record(Progress::Bytes(notes)).await?,
+                Settled::NotYet if at.elapsed() >= CHECKPOINT_EVERY => self.record(Progress::Alive).await?,
+                Settled::NotYet => {}
+            }
         }
         Ok(())
     }
 
-    async fn record(&mut self) -> Result<()> {
+    async fn record(&mut self, progress: Progress) -> Result<()> {
+        let (hash_state, notes) = match progress {
+            Progress::Bytes(notes) => (Some(self.hasher.save()), notes),
+            Progress::Alive => (None, None),
+        };
         let checkpoint = Checkpoint {
             id: self.session.id,
             epoch: self.epoch,
             offset: self.offset,
-            hash_state: Some(self.hasher.save()),
+            hash_state,
+            notes,
             release: false,
         };
         if !self.registry.metadata.checkpoint_upload(checkpoint).await? {
@@ -175,6 +251,21 @@ impl Ingest<'_> {
         self.recorded = (self.offset, Instant::now());
         Ok(())
     }
+}
+
+/// Reads what is left of a refused request's body, within bounds: a connection that is closed over unread bytes is reset,
+/// and the client may never see the answer.
+pub(super) async fn drain(mut body: BodyStream) {
+    let reading = async {
+        let mut read = 0;
+        while let Some(Ok(piece)) = body.next().await
+            && read <= DRAINED_BYTES_MAX
+        {
+            read += piece.len();
+        }
+    };
+    // A client that takes longer has to live with it.
+    let _ = tokio::time::timeout(DRAINED_FOR_MAX, reading).await;
 }
 
 /// Takes what comes until it is `limit` bytes or more.

@@ -8,6 +8,8 @@ use super::{Jobs, Registry, Result};
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(30);
+/// Between two searches for strays.
+const SWEEP: Duration = Duration::from_secs(3600);
 /// Rows handled in one transaction.
 const BATCH: u32 = 100;
 /// Batches in one run, so that its time and its failures are told now and then.
@@ -42,6 +44,19 @@ impl Registry {
         });
     }
 
+    /// Drops now and then what sessions left that ended while the store was away. For a store whose uploads have their
+    /// rows before their bytes, so that no running one is taken for a stray.
+    pub(crate) fn sweep_uploads(self: &Arc<Self>, jobs: &Jobs) {
+        let registry = Arc::clone(self);
+        jobs.start("uploads", SWEEP, Scope::Singleton, move |_| {
+            let registry = Arc::clone(&registry);
+            async move {
+                registry.drop_stray_uploads().await?;
+                Ok(Next::Rest)
+            }
+        });
+    }
+
     /// One batch of everything; whether there is more.
     pub(crate) async fn clean_some(&self) -> Result<bool> {
         let expired = self.metadata.expire_uploads(BATCH).await?;
@@ -61,8 +76,7 @@ impl Registry {
         Ok(expired.len().max(keys.len()) >= BATCH as usize)
     }
 
-    /// Drops the bytes of sessions that ended while their files were being removed. Before the server takes requests,
-    /// since a new session has its row before its file only from then on.
+    /// Drops the bytes of sessions that ended while their bytes were being removed.
     pub(crate) async fn drop_stray_uploads(&self) -> Result<()> {
         let present = self.store.list_uploads().await?;
         for upload in self.metadata.without_session(&present).await? {

@@ -6,6 +6,7 @@ pub(crate) mod building;
 pub(crate) mod builds;
 pub(crate) mod cache;
 mod cached;
+mod closing;
 pub(crate) mod collection;
 mod contexts;
 mod error;

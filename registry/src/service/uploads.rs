@@ -6,15 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use oci::{Algorithm, Digest, Hasher, RepoName};
+use oci::{Algorithm, Digest, RepoName};
 
-use super::ingest::{BodyStream, Received, Source};
+use super::closing::{check_length, recorded};
+use super::ingest::{BodyStream, Source, drain, settled_now};
 use super::{Registry, RegistryError, Result};
-use crate::metadata::{
-    Checkpoint, ClaimOutcome, ClaimUpload, Closing, CommitBlob, CommitOutcome, NewUpload, UploadState,
-};
+use crate::metadata::{Checkpoint, ClaimOutcome, ClaimUpload, Closing, NewUpload, UploadState};
 use crate::report::chain;
-use crate::storage::{ObjectName, UploadId};
+use crate::storage::UploadId;
 
 /// How often, and how many times, a session is tried again that another request is just leaving.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
@@ -57,6 +56,11 @@ impl Registry {
         Ok(id)
     }
 
+    /// Below this chunks are expensive.
+    pub(crate) fn chunk_bytes_min(&self) -> Option<u64> {
+        self.store.chunk_bytes_min()
+    }
+
     /// How many bytes a session has.
     pub(crate) async fn upload_offset(&self, session: &Session) -> Result<u64> {
         let found = self.metadata.find_upload(session.id, &session.repository).await?;
@@ -90,7 +94,10 @@ impl Registry {
         self.require_writable(&session.repository)?;
         let registry = Arc::clone(self);
         tokio::spawn(async move {
-            let state = registry.claim(&session, chunk.offset, None).await?;
+            let state = match registry.claim(&session, chunk.offset, None).await {
+                Ok(state) => state,
+                Err(refusal) => return refuse(refusal, body).await,
+            };
             let appended = registry.append_claimed(&session, &state, chunk, body).await;
             if appended.is_err() {
                 registry.release(&session, &state).await;
@@ -116,7 +123,10 @@ impl Registry {
                 digest: expected,
                 key: key.clone(),
             };
-            let state = registry.claim(&session, chunk.offset, Some(closing)).await?;
+            let state = match registry.claim(&session, chunk.offset, Some(closing)).await {
+                Ok(state) => state,
+                Err(refusal) => return refuse(refusal, body).await,
+            };
             let closed = registry
                 .close(&session, &state, &expected, &key, chunk, body)
                 .await;
@@ -167,6 +177,7 @@ impl Registry {
                 hash_state: None,
                 same_boot: true,
                 epoch: 1,
+                notes: None,
                 stored,
             };
             let closed = registry
@@ -216,123 +227,38 @@ impl Registry {
         chunk: Chunk,
         body: BodyStream,
     ) -> Result<u64> {
-        let hasher = self.hasher(session, state, state.algorithm).await?;
+        let begun = self.hasher(session, state, state.algorithm).await?;
         let source = Source {
             session,
             epoch: state.epoch,
-            start: state.offset,
-            hasher,
+            at: recorded(session, state),
+            hasher: begun.hasher,
         };
         let mut received = self.receive(source, body).await?;
         check_length(chunk, received.offset - state.offset)?;
-        if !received.pieces.is_empty() {
-            let mut writer = self.store.open_upload(session.id, state.offset).await?;
+        if received.writer.is_none() && !received.pieces.is_empty() {
+            let mut writer = self
+                .writer(session, state.epoch, recorded(session, state))
+                .await?;
             writer.append(std::mem::take(&mut received.pieces)).await?;
+            received.writer = Some(writer);
         }
+        let notes = match &mut received.writer {
+            Some(writer) => settled_now(writer.as_mut()).await?,
+            None => None,
+        };
         let checkpoint = Checkpoint {
             id: session.id,
             epoch: state.epoch,
             offset: received.offset,
             hash_state: Some(received.hasher.save()),
+            notes,
             release: true,
         };
         if !self.metadata.checkpoint_upload(checkpoint).await? {
             return Err(RegistryError::UploadUnknown(session.id));
         }
         Ok(received.offset)
-    }
-
-    async fn close(
-        &self,
-        session: &Session,
-        state: &UploadState,
-        expected: &Digest,
-        key: &ObjectName,
-        chunk: Chunk,
-        body: BodyStream,
-    ) -> Result<()> {
-        let hasher = self.hasher(session, state, expected.algorithm()).await?;
-        let source = Source {
-            session,
-            epoch: state.epoch,
-            start: state.offset,
-            hasher,
-        };
-        let received = self.receive(source, body).await?;
-        check_length(chunk, received.offset - state.offset)?;
-        let actual = received.hasher.clone().finish();
-        if actual != *expected {
-            return Err(RegistryError::DigestMismatch {
-                expected: *expected,
-                actual,
-            });
-        }
-        let _room = self
-            .room_for(&session.repository, &actual, received.offset)
-            .await?;
-        let mut commit = CommitBlob {
-            upload: session.id,
-            epoch: state.epoch,
-            repository: session.repository.clone(),
-            digest: actual,
-            size: received.offset,
-            key: None,
-        };
-        if state.stored && self.metadata.commit_blob(commit.clone()).await? == CommitOutcome::Committed {
-            if state.offset > 0 || received.writer.is_some() {
-                self.store.discard_upload(session.id).await?;
-            }
-            return Ok(());
-        }
-        self.store_object(session, state.offset, received, key).await?;
-        commit.key = Some(key.clone());
-        if self.metadata.commit_blob(commit).await? == CommitOutcome::Committed {
-            return Ok(());
-        }
-        // Cancelled or expired meanwhile: nobody may have doomed the object before it was there.
-        self.metadata.doom_orphans(std::slice::from_ref(key)).await?;
-        Err(RegistryError::UploadUnknown(session.id))
-    }
-
-    async fn store_object(
-        &self,
-        session: &Session,
-        start: u64,
-        received: Received,
-        key: &ObjectName,
-    ) -> Result<()> {
-        match received.writer {
-            Some(writer) => writer.finish(key).await?,
-            None if start == 0 => self.store.put(session.id, key, received.pieces).await?,
-            None => {
-                let mut writer = self.store.open_upload(session.id, start).await?;
-                writer.append(received.pieces).await?;
-                writer.finish(key).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The hasher that has seen the session's bytes: as it was saved, unless those bytes may be lost or another
-    /// algorithm is wanted than the session began with.
-    async fn hasher(&self, session: &Session, state: &UploadState, algorithm: Algorithm) -> Result<Hasher> {
-        if state.offset == 0 {
-            return Ok(Hasher::new(algorithm));
-        }
-        if algorithm == state.algorithm
-            && state.same_boot
-            && let Some(saved) = &state.hash_state
-            && let Ok(hasher) = Hasher::restore(saved)
-        {
-            return Ok(hasher);
-        }
-        let hashed = self.store.hash_upload(session.id, state.offset, algorithm).await;
-        if hashed.is_err() && !state.same_boot {
-            // A power cut took bytes that were recorded: the client has to begin again.
-            self.abandon(session).await;
-            return Err(RegistryError::UploadUnknown(session.id));
-        }
-        Ok(hashed?)
     }
 
     /// Lets other requests go on with the session where it was recorded last.
@@ -342,6 +268,7 @@ impl Registry {
             epoch: state.epoch,
             offset: 0,
             hash_state: None,
+            notes: None,
             release: true,
         };
         if let Err(error) = self.metadata.checkpoint_upload(checkpoint).await {
@@ -351,7 +278,7 @@ impl Registry {
     }
 
     /// Drops a session that can't go on.
-    async fn abandon(&self, session: &Session) {
+    pub(super) async fn abandon(&self, session: &Session) {
         let cancelled = self.metadata.cancel_upload(session.id, &session.repository).await;
         let discarded = self.store.discard_upload(session.id).await;
         if cancelled.is_err() || discarded.is_err() {
@@ -360,9 +287,8 @@ impl Registry {
     }
 }
 
-fn check_length(chunk: Chunk, actual: u64) -> Result<()> {
-    match chunk.length {
-        Some(expected) if expected != actual => Err(RegistryError::BodyLength { expected, actual }),
-        _ => Ok(()),
-    }
+/// Refuses a request whose body nobody wants.
+async fn refuse<T>(refusal: RegistryError, body: BodyStream) -> Result<T> {
+    drain(body).await;
+    Err(refusal)
 }

@@ -1,5 +1,6 @@
 //! Failures of the blob store.
 
+use std::error::Error;
 use std::io;
 
 use super::{ObjectName, UploadId};
@@ -26,6 +27,13 @@ pub(crate) enum StorageError {
     },
     #[error("object {key} ends {missing} bytes early")]
     Truncated { key: ObjectName, missing: u64 },
+    #[error("upload {upload}, recording what it consists of")]
+    Unrecorded {
+        upload: UploadId,
+        source: Box<dyn Error + Send + Sync>,
+    },
+    #[error("upload {0} has ended or has another writer")]
+    NotWriter(UploadId),
 }
 
 impl StorageError {
@@ -36,14 +44,27 @@ impl StorageError {
 
     /// Whether the disk is full.
     pub(crate) fn is_full(&self) -> bool {
+        matches!(
+            self.kind(),
+            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        )
+    }
+
+    /// Whether the store may answer again in a moment.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        use io::ErrorKind as K;
+        matches!(
+            self.kind(),
+            Some(K::TimedOut | K::ConnectionRefused | K::ConnectionReset | K::ResourceBusy)
+        )
+    }
+
+    fn kind(&self) -> Option<io::ErrorKind> {
         match self {
             Self::Object { source, .. } | Self::Upload { source, .. } | Self::Store { source, .. } => {
-                matches!(
-                    source.kind(),
-                    io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-                )
+                Some(source.kind())
             }
-            Self::Truncated { .. } => false,
+            Self::Truncated { .. } | Self::Unrecorded { .. } | Self::NotWriter(_) => None,
         }
     }
 }

@@ -6,6 +6,7 @@
 mod error;
 pub(crate) mod filesystem;
 mod names;
+pub(crate) mod s3;
 #[cfg(test)]
 pub(crate) mod suite;
 
@@ -20,7 +21,7 @@ use futures::Stream;
 use oci::{Algorithm, Digest, Hasher};
 
 pub(crate) use error::StorageError;
-pub(crate) use names::{ObjectName, UploadId};
+pub(crate) use names::{ObjectName, UploadId, UploadNotes};
 
 pub(crate) type Result<T, E = StorageError> = std::result::Result<T, E>;
 
@@ -34,20 +35,24 @@ pub(crate) trait BlobStore: Files {
     fn new_name(&self, digest: &Digest) -> ObjectName;
     /// Stores an object that is all in memory. Durable.
     async fn put(&self, upload: UploadId, key: &ObjectName, data: Vec<Bytes>) -> Result<()>;
-    /// Opens an upload's bytes for appending at `offset`; what was written past it is cut off.
-    async fn open_upload(&self, upload: UploadId, offset: u64) -> Result<Box<dyn UploadWriter>>;
-    /// Hashes an upload's first `length` bytes.
-    async fn hash_upload(&self, upload: UploadId, length: u64, algorithm: Algorithm) -> Result<Hasher>;
-    /// Drops an upload's bytes, if there are any.
+    /// Opens an upload for appending at its offset; what was written past it is cut off.
+    async fn open_upload(&self, upload: Upload, log: Box<dyn UploadLog>) -> Result<Box<dyn UploadWriter>>;
+    /// Hashes an upload's bytes up to its offset. None: they can't be read before they are an object.
+    async fn hash_upload(&self, upload: &Upload, algorithm: Algorithm) -> Result<Option<Hasher>>;
+    /// Drops an upload's bytes, if there are any; not an object that it became.
     async fn discard_upload(&self, upload: UploadId) -> Result<()>;
     /// The uploads that have bytes here.
     async fn list_uploads(&self) -> Result<Vec<UploadId>>;
+    /// Below this a chunk of an upload is expensive, unless it is the last.
+    fn chunk_bytes_min(&self) -> Option<u64>;
     /// Opens an object's bytes in `range`, which lies within it.
     async fn read(&self, key: &ObjectName, range: Range<u64>) -> Result<ByteStream>;
     /// How many bytes an object has.
     async fn size(&self, key: &ObjectName) -> Result<u64>;
     /// An object as a file of this machine, where the store keeps it as one.
     async fn file(&self, key: &ObjectName) -> Result<Option<Arc<File>>>;
+    /// A URL at which a client gets an object's bytes without this server, where that is wanted.
+    async fn link(&self, key: &ObjectName) -> Result<Option<String>>;
     /// Deletes an object; one that isn't there is deleted already.
     async fn delete(&self, key: &ObjectName) -> Result<()>;
     /// A page of the names after `after`, in order; empty at the end.
@@ -68,10 +73,56 @@ pub(crate) trait Files: Send + Sync {
     async fn delete_file(&self, name: &str) -> Result<()>;
 }
 
-/// An upload's bytes, open for one writer. Dropping it leaves what was written.
+/// An upload as it is recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct Upload {
+    pub(crate) id: UploadId,
+    pub(crate) offset: u64,
+    /// None: the store has noted nothing.
+    pub(crate) notes: Option<UploadNotes>,
+}
+
+/// Where a store records what an upload consists of, before anybody could find it there.
+#[async_trait]
+pub(crate) trait UploadLog: Send + Sync {
+    /// Records notes, and the name of the upload's object where it changes.
+    async fn record(&self, key: Option<&ObjectName>, notes: UploadNotes) -> Result<()>;
+}
+
+/// An upload's bytes, open for one writer. Dropping it leaves what was settled.
 #[async_trait]
 pub(crate) trait UploadWriter: Send {
     async fn append(&mut self, data: Vec<Bytes>) -> Result<()>;
-    /// Makes the bytes an object. Durable.
-    async fn finish(self: Box<Self>, key: &ObjectName) -> Result<()>;
+    /// Brings what was appended to where the next request finds it, which may be on another machine.
+    async fn settle(&mut self, when: Settle) -> Result<Settled>;
+    /// Makes the bytes an object: under `key`, unless the store has recorded another name. Durable.
+    async fn finish(self: Box<Self>, key: &ObjectName) -> Result<ObjectName>;
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Settle {
+    /// At whatever price.
+    Now,
+    /// If it costs nothing.
+    IfCheap,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Settled {
+    /// Everything is there; what to record with it.
+    Done(Option<UploadNotes>),
+    /// Something is still on its way.
+    NotYet,
+}
+
+/// Runs `work` where blocking is allowed. A panic in it goes on in the caller.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(value) => value,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down and takes the caller with it.
+            Err(_) => std::future::pending().await,
+        },
+    }
 }

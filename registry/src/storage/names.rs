@@ -3,11 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use oci::Digest;
 use uuid::Uuid;
 
 /// An upload session's name: 16 random bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UploadId(Uuid);
+
+/// What a store has to remember of an upload between requests, in its own form; opaque to everybody else.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct UploadNotes(Vec<u8>);
 
 /// A stored object's name, relative to the store. Its form belongs to the store that made it.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -56,7 +61,30 @@ impl fmt::Debug for UploadId {
     }
 }
 
+impl UploadNotes {
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Debug for UploadNotes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        String::from_utf8_lossy(&self.0).fmt(f)
+    }
+}
+
 impl ObjectName {
+    /// `blobs/<algorithm>/<ab>/<hex>.<gen>`: `ab` are the digest's first two digits, `gen` is random.
+    pub(crate) fn for_digest(digest: &Digest) -> Self {
+        let (algorithm, hex) = (digest.algorithm(), digest.hex());
+        let generation: u64 = rand::random();
+        Self::new(format!("blobs/{algorithm}/{}/{hex}.{generation:016x}", &hex[..2]))
+    }
+
     pub(crate) fn new(name: impl Into<Box<str>>) -> Self {
         Self(name.into())
     }

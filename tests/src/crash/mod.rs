@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use crate::harness::tell;
 
 /// Random instants, which can be had again: `LAYERYARD_SEED=… cargo test`.
-fn seeded(test: &str) -> StdRng {
+pub(crate) fn seeded(test: &str) -> StdRng {
     let seed = match env::var("LAYERYARD_SEED") {
         Ok(seed) => seed.parse().expect("LAYERYARD_SEED is a number"),
         Err(_) => SystemTime::now()

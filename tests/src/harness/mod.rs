@@ -7,6 +7,7 @@ pub(crate) mod image;
 pub(crate) mod paths;
 pub(crate) mod processes;
 pub(crate) mod proxy;
+pub(crate) mod s3;
 pub(crate) mod server;
 mod token_server;
 pub(crate) mod tool;

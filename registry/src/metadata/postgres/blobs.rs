@@ -101,13 +101,20 @@ impl Postgres {
     async fn try_commit_blob(&self, wanted: &CommitBlob) -> Result<CommitOutcome> {
         let mut tx = self.begin(Durable).await?;
         // Against expiry, cancel and another writer: whoever deletes the row goes on.
-        let ended = sqlx::query("DELETE FROM uploads WHERE id = $1 AND epoch = $2")
-            .bind(wanted.upload.as_bytes())
-            .bind(wanted.epoch)
-            .execute(&mut *tx)
-            .await
-            .during("ending an upload")?;
-        if ended.rows_affected() == 0 {
+        // Where only a link is made, what the store has already kept under a name of the upload's own is not needed.
+        let ended: i64 = sqlx::query_scalar(
+            "WITH gone AS (DELETE FROM uploads WHERE id = $1 AND epoch = $2 RETURNING key, notes),
+                 doom AS (INSERT INTO doomed (key, due_at) SELECT key, now_micros() FROM gone
+                     WHERE $3 AND key IS NOT NULL AND notes IS NOT NULL)
+             SELECT count(*) FROM gone",
+        )
+        .bind(wanted.upload.as_bytes())
+        .bind(wanted.epoch)
+        .bind(wanted.key.is_none())
+        .fetch_one(&mut *tx)
+        .await
+        .during("ending an upload")?;
+        if ended == 0 {
             return Ok(CommitOutcome::UploadUnknown);
         }
         let Some(blob) = hold_blob(&mut tx, wanted).await? else {

@@ -12,7 +12,7 @@ use super::transaction::commit;
 use crate::metadata::{
     Checkpoint, ClaimOutcome, ClaimUpload, Closing, NewUpload, Result, UploadState, Uploads,
 };
-use crate::storage::UploadId;
+use crate::storage::{ObjectName, UploadId, UploadNotes};
 
 /// A writer that has not been heard of for this long is gone.
 const WRITER_LEASE_MICROS: i64 = 60_000_000;
@@ -50,7 +50,7 @@ impl Uploads for Postgres {
                      hash_state = coalesce($4, hash_state),
                      writer = CASE WHEN $6 THEN NULL ELSE writer END,
                      writer_until = CASE WHEN $6 THEN NULL ELSE now_micros() + $7 END,
-                     expires_at = least(now_micros() + $8, created_at + $9)
+                     expires_at = least(now_micros() + $8, created_at + $9), notes = coalesce($10, notes)
                  WHERE id = $1 AND epoch = $2",
             )
             .bind(checkpoint.id.as_bytes())
@@ -62,9 +62,37 @@ impl Uploads for Postgres {
             .bind(WRITER_LEASE_MICROS)
             .bind(self.times.upload_idle)
             .bind(self.times.upload_age)
+            .bind(checkpoint.notes.as_ref().map(UploadNotes::as_bytes))
             .execute(&mut *tx)
             .await
             .during("recording an upload's progress")?;
+            commit(tx).await?;
+            Ok(updated.rows_affected() == 1)
+        })
+        .await
+    }
+
+    async fn note_upload(
+        &self,
+        id: UploadId,
+        epoch: i64,
+        key: Option<ObjectName>,
+        notes: UploadNotes,
+    ) -> Result<bool> {
+        self.retrying(|| async {
+            let mut tx = self.begin(Async).await?;
+            let updated = sqlx::query(
+                "WITH old AS (SELECT key FROM uploads WHERE id = $1 AND epoch = $2 FOR UPDATE),
+                     doom AS (INSERT INTO doomed (key, due_at) SELECT key, now_micros() FROM old WHERE key <> $3::text)
+                 UPDATE uploads SET key = coalesce($3::text, key), notes = $4 WHERE id = $1 AND epoch = $2",
+            )
+            .bind(id.as_bytes())
+            .bind(epoch)
+            .bind(key.as_ref().map(ObjectName::as_str))
+            .bind(notes.as_bytes())
+            .execute(&mut *tx)
+            .await
+            .during("noting what an upload consists of")?;
             commit(tx).await?;
             Ok(updated.rows_affected() == 1)
         })
@@ -75,7 +103,7 @@ impl Uploads for Postgres {
         let row = self
             .retrying(|| async {
                 sqlx::query(
-                    "SELECT algorithm, \"offset\", hash_state, boot_id, epoch FROM uploads
+                    "SELECT algorithm, \"offset\", hash_state, boot_id, epoch, notes FROM uploads
                      WHERE id = $1 AND repository = $2 AND expires_at > now_micros()",
                 )
                 .bind(id.as_bytes())
@@ -144,7 +172,7 @@ impl Postgres {
                  expires_at = least(now_micros() + $5, created_at + $6)
              WHERE id = $1 AND repository = $2 AND expires_at > now_micros()
                  AND (writer IS NULL OR writer_until < now_micros()) AND ($7::bigint IS NULL OR \"offset\" = $7)
-             RETURNING algorithm, \"offset\", hash_state, boot_id, epoch",
+             RETURNING algorithm, \"offset\", hash_state, boot_id, epoch, notes",
         )
         .bind(claim.id.as_bytes())
         .bind(claim.repository.as_str())
@@ -188,12 +216,13 @@ async fn refusal(connection: &mut PgConnection, claim: &ClaimUpload) -> Result<C
     })
 }
 
-/// Records the final name, dooming one that an earlier attempt left, and looks whether the bytes are needed at all.
+/// Records the final name unless the store has noted another, dooming one that an earlier attempt left, and looks whether the bytes are needed at all.
 async fn close_with(connection: &mut PgConnection, id: UploadId, closing: &Closing) -> Result<bool> {
     sqlx::query_scalar(
         "WITH doom AS (INSERT INTO doomed (key, due_at)
-                 SELECT key, now_micros() FROM uploads WHERE id = $1 AND key IS NOT NULL),
-             named AS (UPDATE uploads SET key = $2 WHERE id = $1)
+                 SELECT key, now_micros() FROM uploads
+                 WHERE id = $1 AND key IS NOT NULL AND notes IS NULL),
+             named AS (UPDATE uploads SET key = $2 WHERE id = $1 AND notes IS NULL)
          SELECT EXISTS (SELECT 1 FROM blobs WHERE digest = $3 AND state = 0)",
     )
     .bind(id.as_bytes())
@@ -216,6 +245,7 @@ pub(super) async fn doom(connection: &mut PgConnection, key: &str) -> Result<()>
 
 fn state(row: &PgRow, boot_id: &str) -> Result<UploadState> {
     let hash_state: Option<Vec<u8>> = row.try_get("hash_state").during("reading an upload")?;
+    let notes: Option<Vec<u8>> = row.try_get("notes").during("reading an upload")?;
     let algorithm: i64 = row.try_get("algorithm").during("reading an upload")?;
     Ok(UploadState {
         algorithm: if algorithm == 2 {
@@ -227,6 +257,7 @@ fn state(row: &PgRow, boot_id: &str) -> Result<UploadState> {
         hash_state: hash_state.map(HashState::from_bytes),
         same_boot: row.try_get::<&str, _>("boot_id").during("reading an upload")? == boot_id,
         epoch: row.try_get("epoch").during("reading an upload")?,
+        notes: notes.map(UploadNotes::from_bytes),
         stored: false,
     })
 }

@@ -172,11 +172,18 @@ async fn commit_blob(
         (Some(id), Some(own)) => heal(connection, id, own, stored_key.as_deref(), now).await?,
         (_, None) => {}
     }
-    sqlx::query("DELETE FROM uploads WHERE id = $1")
-        .bind(commit.upload.as_bytes())
-        .execute(&mut *connection)
-        .await
-        .during("ending an upload")?;
+    // Only a link is made: what the store has already kept under a name of the upload's own is not needed.
+    sqlx::query(
+        "INSERT INTO doomed (key, due_at) SELECT key, $2 FROM uploads
+             WHERE id = $1 AND $3 AND key IS NOT NULL AND notes IS NOT NULL;
+         DELETE FROM uploads WHERE id = $1",
+    )
+    .bind(commit.upload.as_bytes())
+    .bind(now)
+    .bind(commit.key.is_none())
+    .execute(&mut *connection)
+    .await
+    .during("ending an upload")?;
     if let Some(blob) = blob {
         link(
             connection,

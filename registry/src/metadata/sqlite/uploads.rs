@@ -13,7 +13,7 @@ use super::{Sqlite, Times, now};
 use crate::metadata::{
     Checkpoint, ClaimOutcome, ClaimUpload, Closing, NewUpload, Result, UploadState, Uploads,
 };
-use crate::storage::UploadId;
+use crate::storage::{ObjectName, UploadId, UploadNotes};
 
 /// A writer that has not been heard of for this long is gone.
 const WRITER_LEASE_MICROS: i64 = 60_000_000;
@@ -83,7 +83,7 @@ impl Uploads for Sqlite {
                              boot_id = CASE WHEN $4 IS NULL THEN boot_id ELSE $5 END,
                              hash_state = coalesce($4, hash_state),
                              writer = CASE WHEN $6 IS NULL THEN NULL ELSE writer END, writer_until = $6,
-                             expires_at = min($7, created_at + $8)
+                             expires_at = min($7, created_at + $8), notes = coalesce($9, notes)
                          WHERE id = $1 AND epoch = $2",
                     )
                     .bind(checkpoint.id.as_bytes())
@@ -94,10 +94,41 @@ impl Uploads for Sqlite {
                     .bind(writer_until)
                     .bind(now + times.upload_idle)
                     .bind(times.upload_age)
+                    .bind(checkpoint.notes.as_ref().map(UploadNotes::as_bytes))
                     .execute(connection)
                     .await
                     .during("recording an upload's progress")?;
                     Ok(updated.rows_affected() == 1)
+                })
+            })
+            .await
+    }
+
+    async fn note_upload(
+        &self,
+        id: UploadId,
+        epoch: i64,
+        key: Option<ObjectName>,
+        notes: UploadNotes,
+    ) -> Result<bool> {
+        self.writer
+            .run(Async, move |connection| {
+                Box::pin(async move {
+                    let updated = sqlx::query(
+                        "INSERT INTO doomed (key, due_at)
+                             SELECT key, $5 FROM uploads WHERE id = $1 AND epoch = $2 AND $3 IS NOT NULL AND key <> $3;
+                         UPDATE uploads SET key = coalesce($3, key), notes = $4 WHERE id = $1 AND epoch = $2
+                         RETURNING epoch",
+                    )
+                    .bind(id.as_bytes())
+                    .bind(epoch)
+                    .bind(key.as_ref().map(ObjectName::as_str))
+                    .bind(notes.as_bytes())
+                    .bind(now())
+                    .fetch_optional(connection)
+                    .await
+                    .during("noting what an upload consists of")?;
+                    Ok(updated.is_some())
                 })
             })
             .await
@@ -108,7 +139,7 @@ impl Uploads for Sqlite {
             return Ok((upload.repository == *repository).then(|| untouched(upload.algorithm, false)));
         }
         let row = sqlx::query(
-            "SELECT algorithm, offset, hash_state, boot_id, epoch FROM uploads
+            "SELECT algorithm, offset, hash_state, boot_id, epoch, notes FROM uploads
              WHERE id = $1 AND repository = $2 AND expires_at > $3",
         )
         .bind(id.as_bytes())
@@ -212,7 +243,7 @@ async fn claim_recorded(
              expires_at = min($4, created_at + $5)
          WHERE id = $1 AND repository = $2 AND expires_at > $6
              AND (writer IS NULL OR writer_until < $6) AND ($7 IS NULL OR offset = $7)
-         RETURNING algorithm, offset, hash_state, boot_id, epoch",
+         RETURNING algorithm, offset, hash_state, boot_id, epoch, notes",
     )
     .bind(claim.id.as_bytes())
     .bind(claim.repository.as_str())
@@ -242,6 +273,7 @@ fn untouched(algorithm: Algorithm, stored: bool) -> UploadState {
         hash_state: None,
         same_boot: true,
         epoch: 1,
+        notes: None,
         stored,
     }
 }
@@ -265,7 +297,7 @@ async fn refusal(connection: &mut SqliteConnection, claim: &ClaimUpload, now: i6
     })
 }
 
-/// Records the final name, dooming one that an earlier attempt left, and looks whether the bytes are needed at all.
+/// Records the final name unless the store has noted another, dooming one that an earlier attempt left, and looks whether the bytes are needed at all.
 async fn close_with(
     connection: &mut SqliteConnection,
     id: UploadId,
@@ -273,8 +305,9 @@ async fn close_with(
     now: i64,
 ) -> Result<bool> {
     sqlx::query_scalar(
-        "INSERT INTO doomed (key, due_at) SELECT key, $3 FROM uploads WHERE id = $1 AND key IS NOT NULL;
-         UPDATE uploads SET key = $2 WHERE id = $1;
+        "INSERT INTO doomed (key, due_at) SELECT key, $3 FROM uploads
+             WHERE id = $1 AND key IS NOT NULL AND notes IS NULL;
+         UPDATE uploads SET key = $2 WHERE id = $1 AND notes IS NULL;
          SELECT EXISTS (SELECT 1 FROM blobs WHERE digest = $4 AND state = 0)",
     )
     .bind(id.as_bytes())
@@ -299,6 +332,7 @@ pub(super) async fn doom(connection: &mut SqliteConnection, key: &str, due_at: i
 
 fn state(row: &SqliteRow, boot_id: &str) -> Result<UploadState> {
     let hash_state: Option<Vec<u8>> = row.try_get("hash_state").during("reading an upload")?;
+    let notes: Option<Vec<u8>> = row.try_get("notes").during("reading an upload")?;
     let algorithm: i64 = row.try_get("algorithm").during("reading an upload")?;
     Ok(UploadState {
         algorithm: if algorithm == 2 {
@@ -310,6 +344,7 @@ fn state(row: &SqliteRow, boot_id: &str) -> Result<UploadState> {
         hash_state: hash_state.map(HashState::from_bytes),
         same_boot: row.try_get::<&str, _>("boot_id").during("reading an upload")? == boot_id,
         epoch: row.try_get("epoch").during("reading an upload")?,
+        notes: notes.map(UploadNotes::from_bytes),
         stored: false,
     })
 }

@@ -29,6 +29,7 @@ pub(super) async fn sessions_have_one_writer_and_move_forward(store: &dyn Metada
         epoch,
         offset,
         hash_state,
+        notes: None,
         release,
     };
     assert!(

@@ -6,6 +6,7 @@
 //!   blobs/sha256/<ab>/<hex>.<gen>      an object: its digest's hex, `ab` its first two digits, `gen` 16 random hex digits
 //!   blobs/sha512/<ab>/<hex>.<gen>
 //!   uploads/<id>                       the bytes of an upload session
+//!   meta/…                             the registry's own records (trait `Files`)
 //! ```
 //!
 //! Shard directories are all made and synced when the store is opened, so that a commit syncs exactly the file and
@@ -25,7 +26,11 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Algorithm, Digest, Hasher};
 
-use super::{BlobStore, ByteStream, ObjectName, Result, StorageError, UploadId, UploadWriter};
+use super::{
+    BlobStore, ByteStream, ObjectName, Result, StorageError, Upload, UploadId, UploadLog, UploadWriter,
+    blocking,
+};
+pub(super) use read::FileStream;
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
@@ -126,13 +131,7 @@ impl Filesystem {
 #[async_trait]
 impl BlobStore for Filesystem {
     fn new_name(&self, digest: &Digest) -> ObjectName {
-        let hex = digest.hex();
-        let generation: u64 = rand::random();
-        ObjectName::new(format!(
-            "blobs/{}/{}/{hex}.{generation:016x}",
-            digest.algorithm(),
-            &hex[..2]
-        ))
+        ObjectName::for_digest(digest)
     }
 
     async fn put(&self, upload: UploadId, key: &ObjectName, data: Vec<Bytes>) -> Result<()> {
@@ -140,22 +139,20 @@ impl BlobStore for Filesystem {
         blocking(move || write::put(upload, &from, &to, &data)).await
     }
 
-    async fn open_upload(&self, upload: UploadId, offset: u64) -> Result<Box<dyn UploadWriter>> {
+    async fn open_upload(&self, upload: Upload, _: Box<dyn UploadLog>) -> Result<Box<dyn UploadWriter>> {
         let store = self.clone();
-        let writer = blocking(move || write::FileWriter::open(store, upload, offset)).await?;
+        let writer = blocking(move || write::FileWriter::open(store, upload.id, upload.offset)).await?;
         Ok(Box::new(writer))
     }
 
-    async fn hash_upload(&self, upload: UploadId, length: u64, algorithm: Algorithm) -> Result<Hasher> {
-        let path = self.upload_path(upload);
-        blocking(move || {
-            write::hash(&path, length, algorithm).map_err(|source| StorageError::Upload {
-                upload,
-                operation: "hashing it again",
-                source,
-            })
+    async fn hash_upload(&self, upload: &Upload, algorithm: Algorithm) -> Result<Option<Hasher>> {
+        let (path, length) = (self.upload_path(upload.id), upload.offset);
+        let hashed = blocking(move || write::hash(&path, length, algorithm)).await;
+        hashed.map(Some).map_err(|source| StorageError::Upload {
+            upload: upload.id,
+            operation: "hashing it again",
+            source,
         })
-        .await
     }
 
     async fn discard_upload(&self, upload: UploadId) -> Result<()> {
@@ -187,9 +184,13 @@ impl BlobStore for Filesystem {
         .await
     }
 
+    fn chunk_bytes_min(&self) -> Option<u64> {
+        None
+    }
+
     async fn read(&self, key: &ObjectName, range: Range<u64>) -> Result<ByteStream> {
         let file = read::open(&self.object_path(key), key).await?;
-        Ok(Box::pin(read::FileStream::new(file, key.clone(), range)))
+        Ok(Box::pin(FileStream::new(file, key.clone(), range)))
     }
 
     async fn size(&self, key: &ObjectName) -> Result<u64> {
@@ -207,6 +208,10 @@ impl BlobStore for Filesystem {
 
     async fn file(&self, key: &ObjectName) -> Result<Option<Arc<File>>> {
         read::open(&self.object_path(key), key).await.map(Some)
+    }
+
+    async fn link(&self, _: &ObjectName) -> Result<Option<String>> {
+        Ok(None)
     }
 
     async fn delete(&self, key: &ObjectName) -> Result<()> {
@@ -246,18 +251,6 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
-    }
-}
-
-/// Runs `work` where blocking is allowed. A panic in it goes on in the caller.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime is going down and takes the caller with it.
-            Err(_) => std::future::pending().await,
-        },
     }
 }
 

@@ -43,7 +43,7 @@ pub(super) async fn open(path: &Path, key: &ObjectName) -> Result<Arc<File>> {
     }
 }
 
-pub(super) struct FileStream {
+pub(in crate::storage) struct FileStream {
     file: Arc<File>,
     key: ObjectName,
     rest: Range<u64>,
@@ -52,7 +52,7 @@ pub(super) struct FileStream {
 }
 
 impl FileStream {
-    pub(super) fn new(file: Arc<File>, key: ObjectName, range: Range<u64>) -> Self {
+    pub(in crate::storage) fn new(file: Arc<File>, key: ObjectName, range: Range<u64>) -> Self {
         Self {
             file,
             key,

@@ -11,6 +11,7 @@ use oci::{Algorithm, Hasher};
 use rustix::fs::Advice;
 
 use super::{Filesystem, ObjectName, Result, StorageError, UploadId, UploadWriter, blocking, sync_directory};
+use crate::storage::{Settle, Settled};
 
 /// After this many bytes the kernel is asked to begin writing them out, so that the closing fsync finds little to do.
 const WRITE_BEHIND_BYTES: u64 = 8 * 1024 * 1024;
@@ -88,12 +89,18 @@ impl UploadWriter for FileWriter {
         Ok(())
     }
 
-    async fn finish(mut self: Box<Self>, key: &ObjectName) -> Result<()> {
+    /// The file is where the next request looks.
+    async fn settle(&mut self, _: Settle) -> Result<Settled> {
+        Ok(Settled::Done(None))
+    }
+
+    async fn finish(mut self: Box<Self>, key: &ObjectName) -> Result<ObjectName> {
         let open = self.take()?;
         let (from, to) = (self.store.upload_path(self.upload), self.store.object_path(key));
         let upload = self.upload;
         blocking(move || make_object(&open.file, &from, &to).map_err(failed(upload, "making it durable")))
-            .await
+            .await?;
+        Ok(key.clone())
     }
 }
 
