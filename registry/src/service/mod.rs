@@ -10,6 +10,8 @@ mod closing;
 pub(crate) mod collection;
 mod contexts;
 mod error;
+#[cfg(test)]
+mod fault_tests;
 mod ingest;
 mod janitor;
 pub(crate) mod jobs;

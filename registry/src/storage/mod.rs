@@ -4,6 +4,8 @@
 //! object has, and whether it may be deleted, only the metadata store knows.
 
 mod error;
+#[cfg(test)]
+pub(crate) mod faulty;
 pub(crate) mod filesystem;
 mod names;
 pub(crate) mod s3;

@@ -184,6 +184,75 @@ async fn claimed(store: &dyn MetadataStore) -> Vec<ObjectName> {
     claimed.into_iter().map(|doomed| doomed.key).collect()
 }
 
+pub(super) async fn what_a_store_notes_is_kept_and_its_name_with_it(store: &dyn MetadataStore) {
+    let here = repo("notes");
+    let notes = |text: &str| UploadNotes::from_bytes(text.as_bytes().to_vec());
+    let doomed = async || {
+        let claimed = store.claim_doomed(10).await.unwrap();
+        let keys: Vec<ObjectName> = claimed.into_iter().map(|doomed| doomed.key).collect();
+        store.forget_doomed(&keys).await.unwrap();
+        keys
+    };
+    let digest = Digest::sha256(b"noted");
+    let (first_key, parts_key) = (new_key(&digest), ObjectName::new("d/noted"));
+    let (id, _) = session(store, &here, closing(digest, &first_key)).await;
+    assert!(
+        store
+            .note_upload(id, 1, Some(parts_key.clone()), notes("begun"))
+            .await
+            .unwrap()
+    );
+    assert_eq!(doomed().await, [first_key], "the name that is not used any more");
+    assert!(store.note_upload(id, 1, None, notes("id")).await.unwrap());
+    assert!(!store.note_upload(id, 2, None, notes("late")).await.unwrap());
+    let checkpoint = |epoch, notes| Checkpoint {
+        id,
+        epoch,
+        offset: 5,
+        hash_state: Some(Hasher::new(Algorithm::Sha256).save()),
+        notes,
+        release: true,
+    };
+    assert!(
+        store
+            .checkpoint_upload(checkpoint(1, Some(notes("part"))))
+            .await
+            .unwrap()
+    );
+    let claim = ClaimUpload {
+        id,
+        repository: here.clone(),
+        offset: Some(5),
+        closing: closing(digest, &new_key(&digest)),
+    };
+    let ClaimOutcome::Claimed(state) = store.claim_upload(claim).await.unwrap() else {
+        panic!("it was released")
+    };
+    assert_eq!(state.notes, Some(notes("part")));
+    assert!(
+        store
+            .checkpoint_upload(checkpoint(state.epoch, None))
+            .await
+            .unwrap()
+    );
+    let found = store.find_upload(id, &here).await.unwrap().unwrap();
+    assert_eq!(found.notes, Some(notes("part")), "nothing new to note");
+    assert_eq!(doomed().await, [], "bytes are on their way to the name");
+
+    // Somebody else was first: the parts are not needed.
+    assert_eq!(blob(store, &here, "noted").await, digest);
+    let commit = CommitBlob {
+        upload: id,
+        epoch: state.epoch,
+        repository: here.clone(),
+        digest,
+        size: 5,
+        key: None,
+    };
+    assert_eq!(store.commit_blob(commit).await.unwrap(), CommitOutcome::Committed);
+    assert_eq!(doomed().await, [parts_key]);
+}
+
 pub(super) async fn cache_records_pin_their_blobs(store: &dyn MetadataStore) {
     let here = repo("cache");
     let unknown = Digest::sha256(b"unknown layer");

@@ -16,6 +16,7 @@ pub(crate) async fn run(store: &dyn MetadataStore) {
     content::sessions_have_one_writer_and_move_forward(store).await;
     content::a_closed_session_makes_a_blob_visible_in_its_repository_alone(store).await;
     content::names_are_in_one_place_and_only_doomed_ones_are_handed_out(store).await;
+    content::what_a_store_notes_is_kept_and_its_name_with_it(store).await;
     naming::manifests_need_what_they_refer_to(store).await;
     naming::an_index_may_list_blobs(store).await;
     naming::tags_move_and_go(store).await;
