@@ -25,7 +25,9 @@ async fn registry(directory: &Path) -> (Arc<Registry>, Faulty) {
         delete_delay: Duration::ZERO,
         ..Limits::default()
     };
-    let metadata = Sqlite::open(&directory.join("registry.db"), &limits).await.unwrap();
+    let metadata = Sqlite::open(&directory.join("registry.db"), &limits)
+        .await
+        .unwrap();
     let store = Faulty::new(Arc::new(Filesystem::open(directory).await.unwrap()));
     let registry = Registry::new(Arc::new(metadata), Arc::new(store.clone()), limits, false);
     (Arc::new(registry), store)
@@ -45,7 +47,13 @@ fn body(bytes: &[u8]) -> BodyStream {
 
 async fn push(registry: &Arc<Registry>, bytes: &[u8]) -> Result<()> {
     registry
-        .push_blob(&name(), "tester", Digest::sha256(bytes), Chunk::default(), body(bytes))
+        .push_blob(
+            &name(),
+            "tester",
+            Digest::sha256(bytes),
+            Chunk::default(),
+            body(bytes),
+        )
         .await
 }
 
@@ -59,7 +67,11 @@ async fn content(registry: &Registry, bytes: &[u8]) -> Result<Vec<u8>> {
 /// How many objects are there when the clean-up has done what it can.
 async fn objects(registry: &Registry, store: &Faulty) -> usize {
     while registry.clean_some().await.unwrap() {}
-    assert_eq!(store.list_uploads().await.unwrap(), [], "an upload's bytes are left");
+    assert_eq!(
+        store.list_uploads().await.unwrap(),
+        [],
+        "an upload's bytes are left"
+    );
     let (mut count, mut after) = (0, None);
     loop {
         let page = store.list(after.as_ref()).await.unwrap();
@@ -80,7 +92,10 @@ async fn a_full_disk_refuses_uploads_and_nothing_else() {
     }
     for bytes in [vec![2; SMALL_BYTES], vec![2; LARGE_BYTES]] {
         let error = push(&registry, &bytes).await.unwrap_err();
-        assert!(matches!(&error, RegistryError::Storage(storage) if storage.is_full()), "{error}");
+        assert!(
+            matches!(&error, RegistryError::Storage(storage) if storage.is_full()),
+            "{error}"
+        );
         assert!(matches!(
             content(&registry, &bytes).await,
             Err(RegistryError::BlobUnknown { .. })
@@ -90,7 +105,10 @@ async fn a_full_disk_refuses_uploads_and_nothing_else() {
     assert!(content(&registry, &kept).await.unwrap() == kept);
     push(&registry, &kept[..]).await.unwrap_err();
     assert_eq!(objects(&registry, &store).await, 1);
-    registry.delete_blob(&name(), &Digest::sha256(&kept)).await.unwrap();
+    registry
+        .delete_blob(&name(), &Digest::sha256(&kept))
+        .await
+        .unwrap();
     assert!(content(&registry, &kept).await.is_err());
 
     for step in [Step::Put, Step::Append, Step::Finish] {
@@ -107,7 +125,10 @@ async fn what_could_not_be_synced_is_never_acknowledged() {
         store.set(Step::Put, Some(fault));
         store.set(Step::Finish, Some(fault));
         for bytes in [vec![3; SMALL_BYTES], vec![3; LARGE_BYTES]] {
-            assert!(matches!(push(&registry, &bytes).await, Err(RegistryError::Storage(_))));
+            assert!(matches!(
+                push(&registry, &bytes).await,
+                Err(RegistryError::Storage(_))
+            ));
             assert!(content(&registry, &bytes).await.is_err());
         }
         assert_eq!(objects(&registry, &store).await, 0, "{fault:?}");
@@ -126,7 +147,10 @@ async fn half_a_write_is_as_good_as_none() {
     let directory = tempfile::tempdir().unwrap();
     let (registry, store) = registry(directory.path()).await;
     let bytes: Vec<u8> = (0..LARGE_BYTES as u32 / 4).flat_map(u32::to_le_bytes).collect();
-    let id = registry.start_upload(&name(), "tester", Algorithm::Sha256).await.unwrap();
+    let id = registry
+        .start_upload(&name(), "tester", Algorithm::Sha256)
+        .await
+        .unwrap();
     let session = Session {
         id,
         repository: name(),
@@ -140,13 +164,21 @@ async fn half_a_write_is_as_good_as_none() {
     store.set(Step::Append, None);
     append(rest).await.unwrap();
     registry
-        .finish(session.clone(), Digest::sha256(&bytes), Chunk::default(), body(b""))
+        .finish(
+            session.clone(),
+            Digest::sha256(&bytes),
+            Chunk::default(),
+            body(b""),
+        )
         .await
         .unwrap();
     assert!(content(&registry, &bytes).await.unwrap() == bytes);
 
     store.set(Step::Read, Some(Fault::Partly(INPUT_OUTPUT)));
-    assert!(content(&registry, &bytes).await.is_err(), "half a blob is no blob");
+    assert!(
+        content(&registry, &bytes).await.is_err(),
+        "half a blob is no blob"
+    );
 }
 
 /// The session is cancelled while its object is being stored.
@@ -154,14 +186,22 @@ async fn half_a_write_is_as_good_as_none() {
 async fn a_cancelled_upload_that_is_stored_late_is_deleted() {
     let directory = tempfile::tempdir().unwrap();
     let (registry, store) = registry(directory.path()).await;
-    let id = registry.start_upload(&name(), "tester", Algorithm::Sha256).await.unwrap();
+    let id = registry
+        .start_upload(&name(), "tester", Algorithm::Sha256)
+        .await
+        .unwrap();
     let session = Session {
         id,
         repository: name(),
     };
     store.set(Step::Put, Some(Fault::Late(Duration::from_millis(300))));
     let bytes = vec![4; SMALL_BYTES];
-    let finishing = registry.finish(session.clone(), Digest::sha256(&bytes), Chunk::default(), body(&bytes));
+    let finishing = registry.finish(
+        session.clone(),
+        Digest::sha256(&bytes),
+        Chunk::default(),
+        body(&bytes),
+    );
     let cancelling = async {
         tokio::time::sleep(Duration::from_millis(100)).await;
         registry.cancel_upload(session.clone()).await
@@ -181,5 +221,9 @@ async fn deletions_that_fail_are_tried_again() {
     assert!(push(&registry, &[5; LARGE_BYTES]).await.is_err());
     store.set(Step::Delete, Some(Fault::Fails(INPUT_OUTPUT)));
     assert!(registry.clean_some().await.is_err());
-    assert_eq!(store.list(None).await.unwrap().len(), 1, "still claimed by the round that failed");
+    assert_eq!(
+        store.list(None).await.unwrap().len(),
+        1,
+        "still claimed by the round that failed"
+    );
 }

@@ -82,8 +82,9 @@ impl Uploads for Postgres {
         self.retrying(|| async {
             let mut tx = self.begin(Async).await?;
             let updated = sqlx::query(
-                "WITH old AS (SELECT key FROM uploads WHERE id = $1 AND epoch = $2 FOR UPDATE),
-                     doom AS (INSERT INTO doomed (key, due_at) SELECT key, now_micros() FROM old WHERE key <> $3::text)
+                // Both see the row as it was before.
+                "WITH doom AS (INSERT INTO doomed (key, due_at)
+                     SELECT key, now_micros() FROM uploads WHERE id = $1 AND epoch = $2 AND key <> $3::text)
                  UPDATE uploads SET key = coalesce($3::text, key), notes = $4 WHERE id = $1 AND epoch = $2",
             )
             .bind(id.as_bytes())
