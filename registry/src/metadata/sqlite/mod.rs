@@ -251,7 +251,7 @@ mod tests {
     async fn collection_races_with_everything() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("registry.db");
-        let limits = suite::race::limits(Duration::from_millis(50));
+        let limits = suite::race::limits(Duration::from_millis(100));
         let store = Arc::new(Sqlite::open(&path, &limits).await.unwrap());
         suite::race::run(store, suite::race::duration()).await;
     }

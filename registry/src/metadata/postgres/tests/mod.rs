@@ -49,7 +49,7 @@ async fn it_collects_garbage_as_the_contract_says() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn collection_races_with_everything() {
     let url = TestServer::shared().database().await;
-    let limits = suite::race::limits(Duration::from_millis(50));
+    let limits = suite::race::limits(Duration::from_millis(100));
     let store = Arc::new(open_with(&url, &limits).await);
     suite::race::run(store, suite::race::duration()).await;
 }
