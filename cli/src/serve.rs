@@ -48,6 +48,7 @@ async fn serve(config: registry::Config) -> anyhow::Result<()> {
     // Installed before the ports are open, so that nobody who saw the server misses its clean stop.
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     let data_dir = config.data_dir.clone();
     let server = match Server::start(config).await {
         Ok(server) => server,
@@ -56,10 +57,14 @@ async fn serve(config: registry::Config) -> anyhow::Result<()> {
         Err(error) => return Err(error).context("cannot start the server"),
     };
     banner(&server, &data_dir);
+    let reload = server.reload();
     let stop = async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => reload.notify_one(),
+            }
         }
         tracing::info!("stopping: running transfers are finished first");
     };
@@ -67,10 +72,11 @@ async fn serve(config: registry::Config) -> anyhow::Result<()> {
 }
 
 fn banner(server: &Server, data_dir: &std::path::Path) {
+    let scheme = if server.is_tls() { "https" } else { "http" };
     let addresses: Vec<String> = server
         .addresses()
         .iter()
-        .map(|address| format!("http://{address}"))
+        .map(|address| format!("{scheme}://{address}"))
         .collect();
     output::note(format_args!(
         "Layeryard {} serves on {}",

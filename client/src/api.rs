@@ -22,6 +22,7 @@
 //! 401 for a build's call drops that build. A worker waits on `control` all the time; silence means that it is gone.
 //! Cache and memo keys are 64 lower-case hex digits on the wire.
 
+pub mod accounts;
 pub mod collection;
 pub mod verify;
 

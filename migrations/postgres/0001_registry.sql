@@ -261,6 +261,13 @@ CREATE TABLE grants (
     UNIQUE (subject, pattern)
 );
 
+-- Keys that all replicas share, such as the one that signs tokens.
+CREATE TABLE secrets (
+    name TEXT COLLATE "C" PRIMARY KEY,
+    value BYTEA NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
 -- Jobs that run once among replicas.
 CREATE TABLE leases (
     name TEXT COLLATE "C" PRIMARY KEY,

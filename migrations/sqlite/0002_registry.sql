@@ -72,6 +72,13 @@ CREATE TABLE grants (
     UNIQUE (subject, pattern)
 ) STRICT;
 
+-- Keys that all replicas share, such as the one that signs tokens.
+CREATE TABLE secrets (
+    name       TEXT    PRIMARY KEY,
+    value      BLOB    NOT NULL,
+    created_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
 -- Jobs that run once among replicas.
 CREATE TABLE leases (
     name       TEXT    PRIMARY KEY,

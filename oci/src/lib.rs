@@ -12,6 +12,7 @@ mod manifest;
 pub mod media_type;
 mod name;
 mod platform;
+pub mod range;
 mod reference;
 
 pub use config::{ContainerConfig, History, ImageConfig, RootFs};

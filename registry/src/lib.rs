@@ -15,11 +15,15 @@ mod report;
 mod server;
 mod service;
 mod storage;
+mod tls;
+mod watch;
 
 pub use config::{
-    AccessConfig, Anonymous, Config, ConfigError, DatabaseConfig, Hidden, Limits, LogConfig, LogFormat,
-    Policy, Quota, Retention, S3Config, Secret, StorageBackend, StorageConfig, TagPattern, VerifyConfig,
-    WebhookConfig, WorkerCommand,
+    AccessConfig, Anonymous, ClientCertificate, Config, ConfigError, DatabaseConfig, ExternalTokenConfig,
+    Grant, Hidden, Limits, LogConfig, LogFormat, MetricsAccess, Network, OidcConfig, OidcGrant, Policy,
+    Quota, Retention, S3Config, Secret, StorageBackend, StorageConfig, Subject, SubjectError, TagPattern,
+    TlsConfig, TokenConfig, VerifyConfig, WebhookConfig, WorkerCommand,
 };
 pub use rebuild::{Rebuilt, rebuild_metadata};
 pub use server::{ServeError, Server};
+pub use tls::TlsError;

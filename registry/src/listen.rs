@@ -13,12 +13,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::config::Limits;
-use crate::http::{App, Outbox, Outlet, Via};
+use crate::http::{App, Outbox, Outlet};
 use crate::server::ServeError;
+use crate::service::access::Arrival;
+use crate::tls::Tls;
 
 /// The largest read buffer of a connection: 64 of them must fit a small server's memory.
 const READ_BUFFER_BYTES: usize = 128 * 1024;
@@ -44,6 +46,7 @@ struct Shared {
     app: Arc<App>,
     http: Builder<TokioExecutor>,
     slots: Arc<Semaphore>,
+    handshake_max: Duration,
 }
 
 /// Held by each listener and connection.
@@ -69,7 +72,12 @@ impl Connections {
         let slots = Arc::new(Semaphore::new(limits.connections_max));
         let (alive, ended) = mpsc::channel(1);
         Self {
-            shared: Arc::new(Shared { app, http, slots }),
+            shared: Arc::new(Shared {
+                app,
+                http,
+                slots,
+                handshake_max: limits.header_read_max,
+            }),
             listeners: Vec::new(),
             stop: watch::Sender::new(false),
             ended,
@@ -83,7 +91,7 @@ impl Connections {
     pub(crate) async fn listen(
         &mut self,
         wanted: &[SocketAddr],
-        via: Via,
+        tls: Option<&Arc<Tls>>,
     ) -> Result<Vec<SocketAddr>, ServeError> {
         let mut taken = Vec::new();
         let mut missing = None;
@@ -99,7 +107,8 @@ impl Connections {
             };
             taken.push(listener.local_addr().map_err(failed)?);
             let tie = self.tie();
-            self.listeners.push(tokio::spawn(accept_tcp(listener, tie, via)));
+            self.listeners
+                .push(tokio::spawn(accept_tcp(listener, tie, tls.cloned())));
         }
         match missing {
             Some(error) if taken.is_empty() => Err(error),
@@ -107,9 +116,9 @@ impl Connections {
         }
     }
 
-    pub(crate) fn listen_on_socket(&mut self, socket: &Socket, via: Via) {
+    pub(crate) fn listen_on_socket(&mut self, socket: &Socket) {
         let (listener, tie) = (Arc::clone(&socket.listener), self.tie());
-        self.listeners.push(tokio::spawn(accept_unix(listener, tie, via)));
+        self.listeners.push(tokio::spawn(accept_unix(listener, tie)));
     }
 
     /// Accepts nothing more, lets running requests finish, and gives up on the rest after the grace.
@@ -133,7 +142,7 @@ impl Connections {
     }
 }
 
-async fn accept_tcp(listener: TcpListener, tie: Tie, via: Via) {
+async fn accept_tcp(listener: TcpListener, tie: Tie, tls: Option<Arc<Tls>>) {
     loop {
         // A full house leaves callers in the kernel's queue.
         let Ok(slot) = Arc::clone(&tie.shared.slots).acquire_owned().await else {
@@ -145,11 +154,12 @@ async fn accept_tcp(listener: TcpListener, tie: Tie, via: Via) {
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was not set");
                 }
-                let tie = tie.clone();
+                let (tie, tls) = (tie.clone(), tls.clone());
                 tokio::spawn(async move {
-                    let outbox = Outbox::default();
-                    let outlet = Outlet::new(stream, outbox.clone());
-                    serve(outlet, tie, via, Some(peer), Some(outbox)).await;
+                    match tls {
+                        None => serve_plain(stream, tie, peer).await,
+                        Some(tls) => serve_tls(&tls, stream, tie, peer).await,
+                    }
                     drop(slot);
                 });
             }
@@ -158,12 +168,44 @@ async fn accept_tcp(listener: TcpListener, tie: Tie, via: Via) {
     }
 }
 
-async fn accept_unix(listener: Arc<UnixListener>, tie: Tie, via: Via) {
+async fn serve_plain(stream: TcpStream, tie: Tie, peer: SocketAddr) {
+    let arrival = Arrival {
+        address: Some(peer.ip()),
+        ..Arrival::default()
+    };
+    let outbox = Outbox::default();
+    let outlet = Outlet::new(stream, outbox.clone());
+    serve(outlet, tie, arrival, Some(peer), Some(outbox)).await;
+}
+
+/// Files are not sent past the encryption, so that there is no outbox.
+async fn serve_tls(tls: &Tls, stream: TcpStream, tie: Tie, peer: SocketAddr) {
+    let accepting = tls.accept(stream);
+    match tokio::time::timeout(tie.shared.handshake_max, accepting).await {
+        Ok(Ok((stream, certificate))) => {
+            let arrival = Arrival {
+                tls: true,
+                certificate,
+                address: Some(peer.ip()),
+                ..Arrival::default()
+            };
+            serve(stream, tie, arrival, Some(peer), None).await;
+        }
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
+    }
+}
+
+async fn accept_unix(listener: Arc<UnixListener>, tie: Tie) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
                 let tie = tie.clone();
-                tokio::spawn(serve(stream, tie, via, None, None));
+                let arrival = Arrival {
+                    socket: true,
+                    ..Arrival::default()
+                };
+                tokio::spawn(serve(stream, tie, arrival, None, None));
             }
             Err(error) => pause(&error).await,
         }
@@ -175,15 +217,15 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn serve<S>(stream: S, mut tie: Tie, via: Via, peer: Option<SocketAddr>, outbox: Option<Outbox>)
+async fn serve<S>(stream: S, mut tie: Tie, arrival: Arrival, peer: Option<SocketAddr>, outbox: Option<Outbox>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let app = Arc::clone(&tie.shared.app);
     let open = app.connection();
     let service = service_fn(move |request| {
-        let (app, outbox) = (Arc::clone(&app), outbox.clone());
-        async move { Ok::<_, Infallible>(app.call(request, via, peer, outbox).await) }
+        let (app, arrival, outbox) = (Arc::clone(&app), arrival.clone(), outbox.clone());
+        async move { Ok::<_, Infallible>(app.call(request, arrival, peer, outbox).await) }
     });
     let shared = Arc::clone(&tie.shared);
     let mut connection = pin!(shared.http.serve_connection(TokioIo::new(stream), service));
@@ -265,14 +307,31 @@ impl Drop for Socket {
     }
 }
 
-/// Tells where the server is: one `http://IP:PORT` a line, all of it at once.
-pub(crate) fn write_addresses(run_dir: &Path, addresses: &[SocketAddr]) -> io::Result<()> {
+/// Tells where the server is: one `http://IP:PORT` (or `https://…`) a line, all of it at once.
+pub(crate) fn write_addresses(run_dir: &Path, addresses: &[SocketAddr], tls: bool) -> io::Result<()> {
+    let scheme = if tls { "https" } else { "http" };
     let text: String = addresses
         .iter()
-        .map(|address| format!("http://{address}\n"))
+        .map(|address| format!("{scheme}://{address}\n"))
         .collect();
     std::fs::write(run_dir.join("addresses.new"), text)?;
     std::fs::rename(run_dir.join("addresses.new"), run_dir.join("addresses"))
+}
+
+/// Keeps a secret for whoever may read the run directory.
+pub(crate) fn write_local_token(run_dir: &Path, token: &str) -> io::Result<()> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let path = run_dir.join("admin.token");
+    let fresh = run_dir.join("admin.token.new");
+    let mut file = std::fs::File::options()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)?;
+    file.write_all(token.as_bytes())?;
+    std::fs::rename(fresh, path)
 }
 
 /// The machine doesn't have this address.

@@ -6,21 +6,30 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use crate::config::{Anonymous, Config, ConfigError, Limits, StorageBackend};
-use crate::http::{App, AppState, Inner, Metrics, Via};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+
+use crate::config::{Config, ConfigError, Limits, StorageBackend};
+use crate::http::{App, AppState, Inner, Metrics};
 use crate::listen::{self, Connections, Socket};
 use crate::lock::{DataDirLock, LockError};
 use crate::metadata::postgres::Postgres;
 use crate::metadata::sqlite::Sqlite;
 use crate::metadata::{MetadataError, MetadataStore, boot_id};
 use crate::report::chain;
+use crate::service::access::Gate;
 use crate::service::journal::JournalAhead;
 use crate::service::policies::Policies;
 use crate::service::{Building, Jobs, Registry, RegistryError, Tokens, Webhooks};
 use crate::storage::filesystem::Filesystem;
 use crate::storage::s3::S3;
 use crate::storage::{BlobStore, StorageError};
+use crate::tls::{Tls, TlsError};
+
+/// How often accounts, keys and certificates are looked at for changes.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
 /// A running registry.
 pub struct Server {
@@ -30,6 +39,9 @@ pub struct Server {
     socket: Socket,
     run_dir: PathBuf,
     jobs: Arc<Jobs>,
+    tls: bool,
+    reload: Arc<Notify>,
+    keeper: JoinHandle<()>,
     _lock: DataDirLock,
 }
 
@@ -51,6 +63,10 @@ pub enum ServeError {
     DatabaseBroken,
     #[error("cannot open the build service")]
     Builds(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot decide about access")]
+    Access(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("cannot open the blob store")]
     Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot prepare webhooks")]
@@ -91,9 +107,13 @@ impl Server {
         let building = Building::open(&config, &registry, &tokens, socket.path())
             .await
             .map_err(|error| ServeError::Builds(Box::new(error)))?;
+        let gate = Gate::open(&config, Arc::clone(&registry.metadata), tokens)
+            .await
+            .map_err(|error| ServeError::Access(Box::new(error)))?;
+        let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
         let state = AppState::new(Inner {
             registry: Arc::clone(&registry),
-            tokens,
+            gate: Arc::clone(&gate),
             building,
             metrics: Metrics::new(&jobs.metrics(), &registry.collection),
             draining: AtomicBool::new(false),
@@ -101,14 +121,17 @@ impl Server {
         });
         let app = Arc::new(App::new(state.clone()));
         let mut connections = Connections::new(app, &config.limits);
-        let anonymous = config.access.anonymous.unwrap_or(Anonymous::ReadWrite);
-        let addresses = connections.listen(&config.listen, Via::Tcp(anonymous)).await?;
+        let addresses = connections.listen(&config.listen, tls.as_ref()).await?;
         state.building.listening(&addresses);
-        connections.listen_on_socket(&socket, Via::Socket);
-        listen::write_addresses(&run_dir, &addresses).map_err(|source| ServeError::DataDir {
-            path: run_dir.clone(),
-            source,
-        })?;
+        connections.listen_on_socket(&socket);
+        listen::write_local_token(&run_dir, gate.local_token())
+            .and_then(|()| listen::write_addresses(&run_dir, &addresses, tls.is_some()))
+            .map_err(|source| ServeError::DataDir {
+                path: run_dir.clone(),
+                source,
+            })?;
+        let reload = Arc::new(Notify::new());
+        let keeper = tokio::spawn(keep(gate, tls.clone(), Arc::clone(&reload)));
 
         let webhooks = webhooks(&config, &registry, &addresses)?;
         match ahead {
@@ -138,8 +161,21 @@ impl Server {
             socket,
             run_dir,
             jobs,
+            tls: tls.is_some(),
+            reload,
+            keeper,
             _lock: lock,
         })
+    }
+
+    /// Whether the TCP listeners speak TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Told to, the server reads passwords, keys and certificates again; it looks by itself every few seconds too.
+    pub fn reload(&self) -> Arc<Notify> {
+        Arc::clone(&self.reload)
     }
 
     /// The real addresses of the TCP listeners.
@@ -168,6 +204,7 @@ impl Server {
         if let Err(error) = self.state.registry.flush_pulls().await {
             tracing::warn!(error = chain(&error), "the last pulls are not counted");
         }
+        self.keeper.abort();
         if broken {
             return Err(ServeError::DatabaseBroken);
         }
@@ -202,6 +239,21 @@ struct Opened {
     reconcile: bool,
     /// The database is older than the blob store.
     ahead: Option<JournalAhead>,
+}
+
+/// Keeps accounts, keys and certificates as they are outside.
+async fn keep(gate: Arc<Gate>, tls: Option<Arc<Tls>>, reload: Arc<Notify>) {
+    let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = reload.notified() => {}
+        }
+        gate.look_around().await;
+        if let Some(tls) = &tls {
+            tls.refresh();
+        }
+    }
 }
 
 /// Opens both stores, checks that they belong together, and cleans up.

@@ -2,6 +2,7 @@
 
 mod harness;
 
+mod access;
 mod architecture;
 mod build;
 mod cli;

@@ -1,5 +1,6 @@
 //! Flags as the user types them. Each command turns its own into values that are ready to use.
 
+mod access;
 mod build;
 mod collection;
 mod config;
@@ -10,6 +11,10 @@ mod serve;
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 
+pub(crate) use access::{
+    AdminArgs, GrantArgs, GrantCommand, GroupArgs, GroupCommand, TokenArgs, TokenCommand, UserArgs,
+    UserCommand,
+};
 pub(crate) use build::{BuildArgs, ProgressMode};
 pub(crate) use collection::{GcArgs, GcCommand, TrashArgs, UndeleteArgs};
 pub(crate) use config::ConfigCommand;
@@ -73,6 +78,14 @@ pub(crate) enum Command {
     Gc(GcArgs),
     /// Show an image's manifest and configuration
     Inspect(InspectArgs),
+    /// Manage the server's users
+    User(UserArgs),
+    /// Manage groups of users
+    Group(GroupArgs),
+    /// Manage tokens for robots
+    Token(TokenArgs),
+    /// Manage who may do what with which repositories
+    Grant(GrantArgs),
     /// Print the version
     Version,
     /// Print a completion script for a shell

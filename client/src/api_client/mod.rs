@@ -1,5 +1,6 @@
 //! `/api/v1` of a Layeryard server, typed: what the command line and the worker ask for.
 
+mod accounts;
 mod collection;
 mod events;
 mod user;

@@ -19,6 +19,8 @@ const NOTHING: Option<&()> = None;
 impl Api {
     /// Sends a build context, a tar of unknown length.
     pub async fn create_context(&self, tar: ByteStream) -> Result<ContextCreated, Error> {
+        // The stream can be sent once only: how to log in has to be known before.
+        self.whoami().await?;
         let mut call = self.call(Method::POST, "/api/v1/contexts", "the build context");
         call.headers
             .insert(CONTENT_TYPE, http::HeaderValue::from_static("application/x-tar"));

@@ -81,7 +81,8 @@ impl RepoPattern {
         let mut high = low.clone();
         match (self.kind, high.pop()) {
             (Kind::Exact, _) => NameRange {
-                high: Some(format!("{low}\0")),
+                // Below everything that can follow; a zero is no text for PostgreSQL.
+                high: Some(format!("{low}\u{1}")),
                 low,
             },
             (_, None) => NameRange { low, high: None },

@@ -9,6 +9,8 @@ mod limits;
 mod log;
 mod policy;
 mod storage;
+mod tls;
+mod token;
 mod units;
 mod verify;
 mod webhooks;
@@ -20,12 +22,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use access::{AccessConfig, Anonymous};
+pub use access::{AccessConfig, Anonymous, Grant, MetricsAccess, Network, Subject, SubjectError};
 pub use database::DatabaseConfig;
 pub use limits::Limits;
 pub use log::{LogConfig, LogFormat};
 pub use policy::{Policy, Quota, Retention, TagPattern};
 pub use storage::{S3Config, Secret, StorageBackend, StorageConfig};
+pub use tls::{ClientCertificate, TlsConfig};
+pub use token::{ExternalTokenConfig, OidcConfig, OidcGrant, TokenConfig};
 pub use verify::VerifyConfig;
 pub use webhooks::{Hidden, WebhookConfig};
 
@@ -48,6 +52,10 @@ pub struct Config {
     pub database: DatabaseConfig,
     pub access: AccessConfig,
     pub storage: StorageConfig,
+    pub token: TokenConfig,
+    pub oidc: Vec<OidcConfig>,
+    /// None: plain HTTP.
+    pub tls: Option<TlsConfig>,
     pub limits: Limits,
     /// Nothing is pushed and nothing is deleted.
     pub read_only: bool,
@@ -75,7 +83,7 @@ pub enum ConfigError {
     Value { key: &'static str, problem: String },
     #[error(
         "refusing to listen on {0}: other machines reach it and nobody decided what they may do; \
-         set [access] anonymous = \"read-only\" or \"read-write\""
+         set [access] anonymous = \"none\", \"read-only\" or \"read-write\""
     )]
     AccessUndecided(SocketAddr),
 }
@@ -95,7 +103,15 @@ impl Config {
         require(!self.listen.is_empty(), "listen", "names no address")?;
         self.log.validate()?;
         self.database.validate()?;
-        self.access.validate(&self.listen)?;
+        let decided = self.access.is_decided() || self.token.external.is_some() || !self.oidc.is_empty();
+        self.access.validate(decided, &self.listen)?;
+        self.token.validate()?;
+        for provider in &self.oidc {
+            provider.validate()?;
+        }
+        if let Some(tls) = &self.tls {
+            tls.validate()?;
+        }
         self.storage.validate()?;
         self.policies.iter().try_for_each(Policy::validate)?;
         self.limits.validate()?;
@@ -118,6 +134,9 @@ impl Default for Config {
             database: DatabaseConfig::default(),
             access: AccessConfig::default(),
             storage: StorageConfig::default(),
+            token: TokenConfig::default(),
+            oidc: Vec::new(),
+            tls: None,
             limits: Limits::default(),
             read_only: false,
             policies: Vec::new(),

@@ -2,10 +2,14 @@
 
 use axum::Router;
 
-use super::{ApiError, AppState, Code, builds, cache, collection, contexts, health, images, jobs, verify};
+use super::{
+    ApiError, AppState, Code, accounts, builds, cache, collection, contexts, health, images, jobs, token,
+    verify,
+};
 
 pub(super) fn router(state: AppState) -> Router {
     let api = Router::new()
+        .merge(accounts::routes())
         .merge(builds::routes())
         .merge(cache::routes())
         .merge(collection::routes())
@@ -16,6 +20,7 @@ pub(super) fn router(state: AppState) -> Router {
         .fallback(not_found);
     Router::new()
         .merge(health::routes())
+        .merge(token::routes())
         .nest("/api/v1", api)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -1,6 +1,6 @@
 //! What happens to every request: an id, the caller, dispatch, a metric and a line in the log.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -14,12 +14,12 @@ use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
 use tower::ServiceExt;
 
+use super::principal::{Asked, log_in_first};
 use super::route::{Kind, Route};
-use super::{
-    ApiError, AppState, Code, Outbox, Via, api, blobs, catalog, manifests, referrers, tags, uploads,
-};
+use super::{ApiError, AppState, Code, Outbox, api, blobs, catalog, manifests, referrers, tags, uploads};
 use crate::metadata::Origin;
 use crate::service::Principal;
+use crate::service::access::Arrival;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
@@ -42,7 +42,8 @@ pub(super) struct Call<'a> {
     pub(super) request: Request<Body>,
     /// The connection's, where files can be sent past it.
     pub(super) outbox: Option<Outbox>,
-    pub(super) via: Via,
+    /// By the worker's unix socket, which leads here only.
+    pub(super) socket: bool,
 }
 
 pub(crate) struct OpenConnection(Gauge);
@@ -77,7 +78,7 @@ impl App {
     pub(crate) async fn call(
         &self,
         request: Request<Incoming>,
-        via: Via,
+        arrival: Arrival,
         peer: Option<SocketAddr>,
         outbox: Option<Outbox>,
     ) -> Response<Body> {
@@ -89,11 +90,15 @@ impl App {
             let origin = origin(&request, &id, peer);
             request.extensions_mut().insert(origin);
         }
-        let answering = AssertUnwindSafe(self.dispatch(request, via, outbox)).catch_unwind();
+        let arrival = self.state.seen_through_proxies(arrival, request.headers());
+        let answering = AssertUnwindSafe(self.dispatch(request, arrival, outbox)).catch_unwind();
         let (kind, mut response) = answering.await.unwrap_or_else(|_| {
             let error = ApiError::new(Code::Internal, "internal error: the server's log has the details");
             (Kind::Other, error.into_response())
         });
+        if method == Method::HEAD {
+            without_body(&mut response);
+        }
         let took = begun.elapsed();
         self.state.metrics.request(kind, &method, response.status(), took);
         log(&method, uri.path(), &response, &id, peer, took);
@@ -104,14 +109,14 @@ impl App {
     async fn dispatch(
         &self,
         request: Request<Body>,
-        via: Via,
+        arrival: Arrival,
         outbox: Option<Outbox>,
     ) -> (Kind, Response<Body>) {
         if let Some(reason) = self
             .state
             .read_only
             .as_deref()
-            .filter(|_| !request.method().is_safe())
+            .filter(|_| !request.method().is_safe() && request.uri().path() != "/token")
         {
             return (
                 Kind::Other,
@@ -120,19 +125,13 @@ impl App {
         }
         let path = request.uri().path();
         if path != "/v2" && !path.starts_with("/v2/") {
-            let mut request = request;
-            request.extensions_mut().insert(via);
-            // The router's error type has no values.
-            let response = self
-                .router
-                .clone()
-                .oneshot(request)
-                .await
-                .unwrap_or_else(|never| match never {});
-            return (Kind::Other, response);
+            return (Kind::Other, self.beside(request, arrival).await);
         }
         let (kind, answer) = match Route::parse(request.uri()) {
-            Ok(route) => (route.kind(), self.distribution(route, request, via, outbox).await),
+            Ok(route) => (
+                route.kind(),
+                self.distribution(route, request, arrival, outbox).await,
+            ),
             Err(error) => (Kind::Other, Err(error)),
         };
         let mut response = answer.unwrap_or_else(IntoResponse::into_response);
@@ -142,24 +141,86 @@ impl App {
         (kind, response)
     }
 
-    /// The distribution API.
+    /// What isn't the distribution API.
+    async fn beside(&self, mut request: Request<Body>, arrival: Arrival) -> Response<Body> {
+        let could_log_in = self.state.could_log_in(&arrival, request.headers());
+        let asked = Asked::of(request.uri(), request.headers(), &arrival);
+        request.extensions_mut().insert(arrival);
+        // The router's error type has no values.
+        let mut response = self
+            .router
+            .clone()
+            .oneshot(request)
+            .await
+            .unwrap_or_else(|never| match never {});
+        if could_log_in {
+            *response.status_mut() = log_in_first(response.status());
+        }
+        if response.status() == StatusCode::UNAUTHORIZED {
+            let challenge = self.state.challenge(&asked, Some("registry:api:*"));
+            let headers = response.headers_mut();
+            headers.entry(header::WWW_AUTHENTICATE).or_insert(challenge);
+        }
+        response
+    }
+
+    /// The distribution API, with what to do about a refusal.
     async fn distribution(
         &self,
         route: Route,
         request: Request<Body>,
-        via: Via,
+        arrival: Arrival,
         outbox: Option<Outbox>,
     ) -> Answer {
-        let principal = self.state.principal(via, request.headers())?;
+        let asked = Asked::of(request.uri(), request.headers(), &arrival);
+        let could_log_in = self.state.could_log_in(&arrival, request.headers());
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let mut actor = None;
+        let audited = Audited::of(&route, &method);
+        let answer = match self.state.principal(&arrival, request.headers()).await {
+            Ok(principal) => {
+                actor = audited.as_ref().map(|_| principal.actor());
+                self.routed(route, request, principal, could_log_in, arrival.socket, outbox)
+                    .await
+            }
+            Err(error) => Err(error),
+        };
+        if let (Some(audited), Some(actor)) = (&audited, &actor) {
+            audited.record(&self.state, actor, arrival.address, &answer);
+        }
+        answer.map_err(|error| {
+            let error = if could_log_in { error.as_log_in() } else { error };
+            if !error.is_unauthorized() {
+                return error;
+            }
+            let scope = Route::parse(&uri).ok().and_then(|route| route.scope(&method));
+            error.with_challenge(self.state.challenge(&asked, scope.as_deref()))
+        })
+    }
+
+    async fn routed(
+        &self,
+        route: Route,
+        request: Request<Body>,
+        principal: Principal,
+        could_log_in: bool,
+        socket: bool,
+        outbox: Option<Outbox>,
+    ) -> Answer {
         let method = request.method().clone();
         let call = Call {
             state: &self.state,
             principal,
             request,
             outbox,
-            via,
+            socket,
         };
         match (route, &method) {
+            // Clients take what this says for what all of the registry wants, and log-ins are tried here.
+            (Route::Base, &Method::GET | &Method::HEAD) if could_log_in => Err(ApiError::new(
+                Code::Unauthorized,
+                "show who you are, or get a token as nobody in particular",
+            )),
             (Route::Base, &Method::GET | &Method::HEAD) => Ok(super::page::json(&serde_json::json!({}))),
             (Route::Catalog, &Method::GET) => catalog::list(call).await,
             (Route::Tags(name), &Method::GET) => tags::list(call, name).await,
@@ -197,6 +258,48 @@ impl App {
         match hex::encode_to_slice(bytes, &mut text) {
             Ok(()) => HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("unknown")),
             Err(_) => HeaderValue::from_static("unknown"),
+        }
+    }
+}
+
+/// Leaves of an answer its head. On HTTP/2 nobody else does, and clients take bytes there for a broken protocol.
+fn without_body(response: &mut Response<Body>) {
+    if let Some(length) = http_body::Body::size_hint(response.body())
+        .exact()
+        .filter(|length| *length > 0)
+    {
+        let headers = response.headers_mut();
+        headers
+            .entry(header::CONTENT_LENGTH)
+            .or_insert(HeaderValue::from(length));
+        *response.body_mut() = Body::empty();
+    }
+}
+
+/// A request that the audit log tells of.
+struct Audited {
+    event: &'static str,
+    what: String,
+}
+
+impl Audited {
+    fn of(route: &Route, method: &Method) -> Option<Self> {
+        let (event, what) = match (route, method) {
+            (Route::Manifest(name, reference), &Method::PUT) => ("push", format!("{name} {reference}")),
+            (Route::Manifest(name, reference), &Method::DELETE) => ("delete", format!("{name} {reference}")),
+            (Route::Blob(name, digest), &Method::DELETE) => ("delete", format!("{name} {digest}")),
+            _ => return None,
+        };
+        Some(Self { event, what })
+    }
+
+    fn record(&self, state: &AppState, actor: &str, address: Option<IpAddr>, answer: &Answer) {
+        match answer {
+            Ok(_) => state.gate.audit.granted(self.event, actor, address, &self.what),
+            Err(error) if error.is_refusal() => {
+                state.gate.audit.refused(self.event, actor, address, &self.what);
+            }
+            Err(_) => {}
         }
     }
 }

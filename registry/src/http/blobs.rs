@@ -10,7 +10,6 @@ use http_body::{Frame, SizeHint};
 use oci::{Digest, RepoName};
 
 use super::app::{Answer, Call};
-use super::principal::Via;
 use super::range::{Wanted, wanted};
 use super::sendfile::FileBody;
 use super::{ApiError, Code};
@@ -38,7 +37,7 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, digest: Digest) -> Answe
     }
     // The worker's socket leads here only. Ranges are asked again where the client is sent.
     if call.request.method() == Method::GET
-        && matches!(call.via, Via::Tcp(_))
+        && !call.socket
         && let Some(link) = registry.blob_link(&blob).await?
     {
         *response.status_mut() = StatusCode::TEMPORARY_REDIRECT;

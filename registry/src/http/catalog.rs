@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::app::{Answer, Call};
 use super::page::{Query, json, link_next};
-use crate::service::Action;
+use super::{ApiError, Code};
 
 #[derive(Serialize)]
 struct Catalog<'a> {
@@ -15,13 +15,21 @@ struct Catalog<'a> {
 pub(super) async fn list(call: Call<'_>) -> Answer {
     let query = Query::of(call.request.uri());
     let limit = query.limit()?;
-    let mut page = call.state.registry.repositories(query.get("last"), limit).await?;
-    let next = page.items.last().filter(|_| page.more).cloned();
-    page.items.retain(|name| call.principal.may(Action::Pull, name));
+    if call.principal.client().is_some_and(|client| !client.may_list()) {
+        return Err(ApiError::new(
+            Code::Unauthorized,
+            "the token's scope does not allow listing repositories",
+        ));
+    }
+    let page = call
+        .state
+        .registry
+        .repositories(&call.principal, query.get("last"), limit)
+        .await?;
     let mut response = json(&Catalog {
         repositories: &page.items,
     });
-    if let Some(last) = next {
+    if let Some(last) = page.next {
         link_next(
             &mut response,
             "/v2/_catalog",

@@ -49,6 +49,7 @@ codes! {
     BlobUploadRange = "BLOB_UPLOAD_INVALID", RANGE_NOT_SATISFIABLE;
     BuildUnknown = "BUILD_UNKNOWN", NOT_FOUND;
     ContextUnknown = "CONTEXT_UNKNOWN", NOT_FOUND;
+    Exists = "EXISTS", CONFLICT;
     EventsGap = "EVENTS_GAP", CONFLICT;
     TooManyRequests = "TOOMANYREQUESTS", TOO_MANY_REQUESTS;
     BlobUploadUnknown = "BLOB_UPLOAD_UNKNOWN", NOT_FOUND;
@@ -116,6 +117,34 @@ impl ApiError {
     }
 }
 
+impl ApiError {
+    pub(super) fn is_unauthorized(&self) -> bool {
+        self.status == StatusCode::UNAUTHORIZED
+    }
+
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self.status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN)
+    }
+
+    /// A refusal to somebody who has not said who they are: they may, and ask again.
+    pub(super) fn as_log_in(mut self) -> Self {
+        if self.status == StatusCode::FORBIDDEN {
+            let (code, status) = Code::Unauthorized.entry();
+            self.status = status;
+            for item in &mut self.items {
+                code.clone_into(&mut item.code);
+            }
+        }
+        self
+    }
+
+    /// Says how, unless it was said.
+    pub(super) fn with_challenge(mut self, challenge: HeaderValue) -> Self {
+        self.headers.entry(header::WWW_AUTHENTICATE).or_insert(challenge);
+        self
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         if let Some(cause) = &self.internal {
@@ -139,6 +168,7 @@ impl From<RegistryError> for ApiError {
         let new = |code| Self::new(code, message.clone());
         match &error {
             E::Denied { .. } | E::NotAdmin { .. } => new(Code::Denied),
+            E::ScopeTooSmall { .. } => new(Code::Unauthorized),
             E::NameUnknown(_) => new(Code::NameUnknown),
             E::BlobUnknown { digest, .. } => new(Code::BlobUnknown).with_detail(json!({ "digest": digest })),
             E::BlobInUse { manifest, .. } => {

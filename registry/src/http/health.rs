@@ -10,7 +10,9 @@ use axum::routing::get;
 use http::header;
 
 use super::{ApiError, AppState, Code};
+use crate::config::MetricsAccess;
 use crate::report::chain;
+use crate::service::Principal;
 
 /// How long database and store may take to answer a probe.
 const PROBE_MAX: Duration = Duration::from_secs(5);
@@ -55,7 +57,18 @@ async fn ready(State(state): State<AppState>) -> Result<&'static str, ApiError> 
     Ok("ok\n")
 }
 
-async fn metrics(State(state): State<AppState>) -> Response {
+async fn metrics(State(state): State<AppState>, principal: Principal) -> Result<Response, ApiError> {
+    match state.gate.config.metrics {
+        MetricsAccess::Public => {}
+        MetricsAccess::Authenticated if !state.gate.is_guarded() || principal.is_authenticated() => {}
+        MetricsAccess::Authenticated => {
+            return Err(ApiError::new(
+                Code::Denied,
+                "metrics are for those who log in; see access.metrics",
+            ));
+        }
+        MetricsAccess::Admin => principal.require_admin()?,
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], state.metrics.render()).into_response()
+    Ok(([(header::CONTENT_TYPE, kind)], state.metrics.render()).into_response())
 }

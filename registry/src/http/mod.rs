@@ -1,5 +1,6 @@
 //! HTTP: paths and headers to typed calls, results to answers. axum is used here and nowhere else.
 
+mod accounts;
 mod api;
 mod app;
 mod blobs;
@@ -23,12 +24,12 @@ mod route;
 mod sendfile;
 mod state;
 mod tags;
+mod token;
 mod uploads;
 mod verify;
 
 pub(crate) use app::App;
 pub(crate) use error::{ApiError, Code};
 pub(crate) use metrics::Metrics;
-pub(crate) use principal::Via;
 pub(crate) use sendfile::{Outbox, Outlet};
 pub(crate) use state::{AppState, Inner};

@@ -1,6 +1,6 @@
 //! `/v2/…` paths, taken apart by hand: repository names contain slashes, so that only the end of a path tells what it is.
 
-use http::Uri;
+use http::{Method, Uri};
 use oci::{Digest, Reference, RepoName};
 
 use super::{ApiError, Code};
@@ -66,6 +66,22 @@ impl Route {
             return Ok(Self::Referrers(name.parse()?, last.parse()?));
         }
         Err(unknown())
+    }
+
+    /// What a token must have been asked for.
+    pub(super) fn scope(&self, method: &Method) -> Option<String> {
+        let (name, actions) = match self {
+            Self::Base => return None,
+            Self::Catalog => return Some("registry:catalog:*".to_owned()),
+            Self::Uploads(name) | Self::Upload(name, _) => (name, "pull,push"),
+            Self::Tags(name) | Self::Referrers(name, _) => (name, "pull"),
+            Self::Manifest(name, _) | Self::Blob(name, _) => match *method {
+                Method::GET | Method::HEAD => (name, "pull"),
+                Method::DELETE => (name, "pull,delete"),
+                _ => (name, "pull,push"),
+            },
+        };
+        Some(format!("repository:{name}:{actions}"))
     }
 
     /// For metrics and logs.

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use super::metrics::Metrics;
-use crate::service::{Building, Registry, Tokens};
+use crate::service::access::Gate;
+use crate::service::{Building, Registry};
 
 /// Shared by all requests; cloning is cheap.
 #[derive(Clone)]
@@ -12,7 +13,7 @@ pub(crate) struct AppState(Arc<Inner>);
 
 pub(crate) struct Inner {
     pub(crate) registry: Arc<Registry>,
-    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) gate: Arc<Gate>,
     pub(crate) building: Building,
     pub(crate) metrics: Metrics,
     /// The server is stopping.

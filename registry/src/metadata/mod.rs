@@ -10,6 +10,7 @@
 //! - Lists are paged by key on an index.
 //! - "Durable" methods return after the commit is on the disk; the others may be lost in a power cut, in order.
 
+pub(crate) mod accounts;
 pub(crate) mod collection;
 mod error;
 mod integrity;
@@ -29,6 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{Digest, RepoName, Tag};
 
+pub(crate) use accounts::Accounts;
 pub(crate) use collection::{Collection, Trash};
 pub(crate) use error::MetadataError;
 pub(crate) use integrity::{BlobToVerify, Integrity};
@@ -58,6 +60,7 @@ pub(crate) trait MetadataStore:
     + Rebuild
     + Integrity
     + Policing
+    + Accounts
 {
     /// Other processes change it too, so that nothing it said may be relied on later.
     fn is_shared(&self) -> bool {

@@ -2,6 +2,7 @@
 
 use oci::{Digest, ManifestError, Reference, RepoName, Tag};
 
+use super::Action;
 use crate::metadata::MetadataError;
 use crate::storage::{StorageError, UploadId};
 
@@ -11,6 +12,8 @@ pub(crate) type Result<T, E = RegistryError> = std::result::Result<T, E>;
 pub(crate) enum RegistryError {
     #[error("{actor} may not do this in repository {repository}")]
     Denied { actor: String, repository: RepoName },
+    #[error("the token's scope does not allow {action} in repository {repository}")]
+    ScopeTooSmall { action: Action, repository: RepoName },
     #[error("{actor} may not do this: it takes the rights of an administrator")]
     NotAdmin { actor: String },
     #[error("repository {0} is not known")]

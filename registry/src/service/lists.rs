@@ -1,14 +1,26 @@
 //! Pages of tags, repositories and referrers.
 
+use oci::access::RepoPattern;
 use oci::{Digest, RepoName, Tag};
 
-use super::{Registry, RegistryError, Result};
+use super::{Action, Principal, Registry, RegistryError, Result};
 use crate::metadata::{Referrer, ReferrersQuery};
 
 /// Referrers in one page at most …
 const REFERRERS_MAX: u32 = 1000;
 /// … and their bytes: below the 4 MiB that clients accept as a manifest.
 const REFERRERS_BYTES_MAX: usize = 3_500_000;
+
+/// Names that one page of the catalog looks at.
+const SCANNED_MAX: usize = 10_000;
+
+/// A page of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Repositories {
+    pub(crate) items: Vec<RepoName>,
+    /// Where the next page begins after; none: this was the last.
+    pub(crate) next: Option<String>,
+}
 
 /// A part of a list, and whether there is more after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,11 +50,53 @@ impl Registry {
         Ok(Page::cut(tags, limit))
     }
 
-    pub(crate) async fn repositories(&self, after: Option<&str>, limit: u32) -> Result<Page<RepoName>> {
-        Ok(Page::cut(
-            self.metadata.list_repositories(after, limit + 1).await?,
-            limit,
-        ))
+    /// The repositories that a caller may pull, in order. They lie in few ranges of the names, walked one after the
+    /// other; a page that finds little among much ends early.
+    pub(crate) async fn repositories(
+        &self,
+        principal: &Principal,
+        after: Option<&str>,
+        limit: u32,
+    ) -> Result<Repositories> {
+        let ranges = match principal.client() {
+            Some(client) => client.pull_ranges(),
+            None => vec![RepoPattern::all().range()],
+        };
+        let mut found = Repositories {
+            items: Vec::new(),
+            next: None,
+        };
+        let mut after = after.unwrap_or_default().to_owned();
+        let mut scanned = 0;
+        for range in ranges {
+            loop {
+                // One more than fits tells whether there is a next page.
+                let wanted = (limit as usize + 1 - found.items.len()).min(SCANNED_MAX - scanned) as u32;
+                let names = self.metadata.list_repositories_in(&range, &after, wanted).await?;
+                let short = names.len() < wanted as usize;
+                scanned += names.len();
+                for name in names {
+                    after.clear();
+                    after.push_str(name.as_str());
+                    if principal.may(Action::Pull, &name) {
+                        found.items.push(name);
+                    }
+                }
+                if found.items.len() > limit as usize {
+                    found.items.truncate(limit as usize);
+                    found.next = found.items.last().map(ToString::to_string);
+                    return Ok(found);
+                }
+                if short {
+                    break;
+                }
+                if scanned >= SCANNED_MAX {
+                    found.next = Some(after);
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Empty for what isn't known, as the specification asks.

@@ -4,12 +4,13 @@ pub(crate) mod build;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod image;
+pub(crate) mod issuer;
 pub(crate) mod paths;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod s3;
 pub(crate) mod server;
-mod token_server;
+pub(crate) mod token_server;
 pub(crate) mod tool;
 pub(crate) mod upstream;
 

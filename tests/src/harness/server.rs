@@ -60,6 +60,23 @@ impl Server {
         )
     }
 
+    /// With a configuration file of this text.
+    pub(crate) fn start_with(config: &str) -> Self {
+        Self::start_prepared(config, |_| {})
+    }
+
+    /// With a configuration that names files: `DIR` in it is a directory that `prepare` fills.
+    pub(crate) fn start_prepared(config: &str, prepare: impl FnOnce(&Path)) -> Self {
+        let dir = paths::scratch();
+        fs::create_dir(dir.path().join("data")).expect("make the data directory");
+        prepare(dir.path());
+        let path = dir.path().join("config.toml");
+        fs::write(&path, config.replace("DIR", &dir.path().display().to_string()))
+            .expect("write a configuration");
+        let prefix = vec!["env".to_owned(), format!("LAYERYARD_CONFIG={}", path.display())];
+        Self::start_in(dir, paths::layeryard(), prefix)
+    }
+
     /// As a user without rights, who can't read this repository either: from a copy of the binary.
     pub(crate) fn start_as_nobody() -> Self {
         let dir = paths::scratch();
@@ -236,7 +253,7 @@ impl Server {
             if let Ok(text) = fs::read_to_string(addresses)
                 && let Some(first) = text.lines().next()
             {
-                let address = first.strip_prefix("http://").unwrap_or(first);
+                let address = first.rsplit('/').next().unwrap_or(first);
                 self.address = address
                     .parse()
                     .unwrap_or_else(|error| panic!("address {first:?}: {error}"));

@@ -26,6 +26,7 @@ const TOKEN_SECONDS: u64 = 300;
 pub(crate) struct TokenServer {
     address: SocketAddr,
     keys: PathBuf,
+    key: Arc<EcdsaKeyPair>,
 }
 
 impl TokenServer {
@@ -46,13 +47,29 @@ impl TokenServer {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("the port's number");
         let key = Arc::new(key);
+        let signing = Arc::clone(&key);
         thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let key = Arc::clone(&key);
+                let key = Arc::clone(&signing);
                 thread::spawn(move || answer(stream, &key));
             }
         });
-        Self { address, keys }
+        Self { address, keys, key }
+    }
+
+    /// A token as its user would get it.
+    pub(crate) fn token_for(&self, scope: &str) -> String {
+        let access = granted(scope, true).into_iter().collect();
+        signed(&self.key, access).expect("sign a token")
+    }
+
+    /// How Layeryard is told of it.
+    pub(crate) fn layeryard_config(&self) -> String {
+        format!(
+            "[token.external]\nrealm = \"http://{}/token\"\nservice = \"{SERVICE}\"\nissuer = \"{ISSUER}\"\nkeys = \"{}\"\n",
+            self.address,
+            self.keys.display()
+        )
     }
 
     pub(crate) fn distribution_config(&self) -> String {

@@ -8,6 +8,7 @@
 //! The server's clock is the clock (`now_micros()`): replicas' own may differ. Nothing that another replica can change
 //! is kept in memory; [`resolver`] makes asking cheap.
 
+mod accounts;
 mod blobs;
 mod cache;
 mod collection;

@@ -6,6 +6,7 @@
 //! Several statements in one query save trips to SQLite's thread. Their parameters are written `$1`, never `?1`: of the
 //! latter sqlx counts the gaps in each statement and stops binding too early.
 
+mod accounts;
 mod blobs;
 mod cache;
 mod collection;

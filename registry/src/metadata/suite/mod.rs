@@ -1,5 +1,6 @@
 //! What every metadata store must do. Each back end runs it on an empty store.
 
+mod accounts;
 pub(crate) mod collection;
 mod content;
 mod events;
@@ -13,6 +14,10 @@ use oci::{Algorithm, Digest, RepoName, Tag};
 use super::*;
 
 pub(crate) async fn run(store: &dyn MetadataStore) {
+    accounts::every_change_raises_the_version(store).await;
+    accounts::what_a_user_had_goes_with_it(store).await;
+    accounts::secrets_are_made_once(store).await;
+    accounts::ranges_are_listed(store).await;
     content::sessions_have_one_writer_and_move_forward(store).await;
     content::a_closed_session_makes_a_blob_visible_in_its_repository_alone(store).await;
     content::names_are_in_one_place_and_only_doomed_ones_are_handed_out(store).await;

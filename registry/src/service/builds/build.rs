@@ -1,6 +1,7 @@
 //! One build: what was asked, how far it is, who reads along.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use client::api::{BuildOutcome, BuildRequest, BuildState, BuildStatus, Credential, TagTarget};
@@ -12,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use tokio::sync::watch;
 
 use super::spool::{Extent, Spool};
+use crate::service::access::Client;
 
 /// Where the layers of a build without a tag are kept.
 const UNTAGGED_REPOSITORY: &str = "untagged";
@@ -23,6 +25,8 @@ pub(super) struct Build {
     pub(super) created_at_ms: u64,
     /// The host by which the user called this server.
     pub(super) host: Option<String>,
+    /// Whose rights it has; unknown for builds of earlier runs, which have ended.
+    pub(super) creator: Option<Arc<Client>>,
     pub(super) spool_path: PathBuf,
     /// Held while a batch of events is written.
     pub(super) spool: tokio::sync::Mutex<Incoming>,
@@ -73,7 +77,13 @@ pub(super) struct Record {
 }
 
 impl Build {
-    pub(super) fn new(id: String, spool_path: PathBuf, request: BuildRequest, host: Option<String>) -> Self {
+    pub(super) fn new(
+        id: String,
+        spool_path: PathBuf,
+        request: BuildRequest,
+        host: Option<String>,
+        creator: Arc<Client>,
+    ) -> Self {
         let repository = repository_of(&request);
         let record = Record {
             id,
@@ -83,7 +93,9 @@ impl Build {
             outcome: None,
             extent: None,
         };
-        Self::from_parts(record, spool_path, Some(request), host, Extent::default())
+        let mut build = Self::from_parts(record, spool_path, Some(request), host, Extent::default());
+        build.creator = Some(creator);
+        build
     }
 
     /// A build of an earlier run of the server.
@@ -111,6 +123,7 @@ impl Build {
             repository: record.repository,
             created_at_ms: record.created_at_ms,
             host,
+            creator: None,
             spool: tokio::sync::Mutex::new(Incoming {
                 spool: Spool::new(spool_path.clone()),
                 received: 0,

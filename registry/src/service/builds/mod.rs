@@ -24,12 +24,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use client::api::{BuildRequest, BuildState, BuildStatus, Credential};
 use oci::RepoName;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::access::{Action, BuildGrant, Principal, Tokens};
+use super::access::{Action, BuildGrant, Client, Principal, Tokens};
 use super::contexts::Contexts;
 use crate::config::WorkerCommand;
 use build::Build;
@@ -166,19 +167,22 @@ impl Builds {
         let targets = targets(&request);
         let granted = |repository| principal.may(Action::Push, repository);
         // A build's token has the rights, but must not start builds that outlive it.
-        if !principal.may_build() || !targets.iter().all(granted) {
+        let creator = principal
+            .client()
+            .filter(|_| principal.may_build() && targets.iter().all(granted));
+        let Some(creator) = creator else {
             let repositories = targets.into_iter().collect();
             return Err(BuildError::Denied {
                 actor: principal.actor(),
                 repositories,
             });
-        }
+        };
         check(&request)?;
         let supervisor = self.supervisor.as_ref().ok_or(BuildError::NoWorker)?;
         if let Some(context) = &request.context {
             self.contexts.claim(context)?;
         }
-        let queued = self.enqueue(request.clone(), host).await;
+        let queued = self.enqueue(request.clone(), host, Arc::clone(creator)).await;
         let build = queued.inspect_err(|_| self.contexts.release(request.context.as_deref()))?;
         supervisor.start().map_err(|source| BuildError::File {
             path: "the worker's thread".into(),
@@ -189,10 +193,15 @@ impl Builds {
         Ok(build.id.clone())
     }
 
-    async fn enqueue(&self, request: BuildRequest, host: Option<String>) -> Result<Arc<Build>> {
+    async fn enqueue(
+        &self,
+        request: BuildRequest,
+        host: Option<String>,
+        creator: Arc<Client>,
+    ) -> Result<Arc<Build>> {
         let id = uuid::Uuid::now_v7().simple().to_string();
         let spool = self.directory.join(format!("{id}.ndjson"));
-        let build = Arc::new(Build::new(id, spool, request, host));
+        let build = Arc::new(Build::new(id, spool, request, host, creator));
         lifecycle::save(&self.directory, &build).await?;
         let mut table = self.table.lock();
         if table.stopping {
@@ -314,12 +323,14 @@ fn targets(request: &BuildRequest) -> BTreeSet<RepoName> {
     tagged.chain([build::repository_of(request)]).collect()
 }
 
-fn grant(build: &str, request: &BuildRequest) -> BuildGrant {
-    BuildGrant {
-        build: build.to_owned(),
+fn grant(build: &Build, request: &BuildRequest) -> Option<BuildGrant> {
+    Some(BuildGrant {
+        build: build.id.clone(),
+        creator: ArcSwap::new(Arc::clone(build.creator.as_ref()?)),
+        fetched: Mutex::default(),
         push: targets(request),
         cache: build::repository_of(request),
-    }
+    })
 }
 
 fn check(request: &BuildRequest) -> Result<()> {

@@ -1,11 +1,17 @@
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use client::api::{BuildOutcome, BuildRequest, BuildState, LeaseRequest, SourceFile};
 
 use super::*;
-use crate::config::Anonymous;
+use crate::service::access::{Client, Identity, Rules};
 
-const USER: Principal = Principal::Anonymous(Anonymous::ReadWrite);
+static USER: LazyLock<Principal> = LazyLock::new(|| {
+    Principal::Client(Arc::new(Client::new(
+        Identity::Local,
+        Arc::new(Rules::everything()),
+    )))
+});
 
 async fn open(dir: &std::path::Path) -> Arc<Builds> {
     let limits = BuildLimits {

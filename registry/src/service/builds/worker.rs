@@ -50,6 +50,9 @@ impl Builds {
             let Some(request) = build.state.lock().request.clone() else {
                 continue;
             };
+            let Some(grant) = grant(&build, &request) else {
+                continue;
+            };
             table.leased = true;
             {
                 let mut state = build.state.lock();
@@ -66,7 +69,7 @@ impl Builds {
             }
             return Some(Job {
                 build: build.id.clone(),
-                token: self.tokens.issue(grant(&build.id, &request)),
+                token: self.tokens.issue(grant),
                 repository: build.repository.clone(),
                 // Credentials stay here: the server fetches upstream images itself.
                 request: client::api::BuildRequest {

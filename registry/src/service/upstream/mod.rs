@@ -151,6 +151,9 @@ impl Upstream {
             progress: &question.progress,
         };
         let (digest, manifest, warning) = self.current(&fetch).await?;
+        if let Principal::Build(grant) = question.principal {
+            grant.fetched.lock().insert(repository.clone());
+        }
         Ok(ResolvedReference {
             repository,
             digest,
@@ -164,7 +167,8 @@ impl Upstream {
     async fn current(&self, fetch: &Fetch<'_>) -> Result<(Digest, Digest, Option<String>)> {
         match self.bring(fetch).await {
             Ok((digest, manifest)) => Ok((digest, manifest, None)),
-            Err(error) if error.is_outage() => {
+            // Nobody has said that this user may have the image: then the copy is as closed as any repository.
+            Err(error) if error.is_outage() && fetch.principal.may(Action::Pull, fetch.repository) => {
                 let reference = fetch.image.reference();
                 let held = self
                     .here(fetch.repository, &reference, fetch.platform, fetch.image)

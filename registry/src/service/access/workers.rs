@@ -1,77 +1,45 @@
-//! Who is asking, and what they may do.
+//! The tokens of this server's build worker and of the builds it runs. They count on the worker's unix socket alone.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use oci::{Digest, RepoName};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
-use crate::config::Anonymous;
+use super::{Action, Client, Principal};
 
-/// A caller whose credentials were checked.
-#[derive(Clone, Debug)]
-pub(crate) enum Principal {
-    Anonymous(Anonymous),
-    /// The worker on behalf of one running build.
-    Build(Arc<BuildGrant>),
-    /// The worker itself: leases jobs, nothing else.
-    Worker,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
-    Pull,
-    Push,
-    Delete,
-    /// Rules, restoring, and what else concerns those who run a repository.
-    Admin,
-}
-
-/// What a build may do: pull anywhere, push and keep its step cache in named repositories.
-#[derive(Clone, Debug)]
+/// What a build may do: what its creator may, but push and keep its step cache in the named repositories alone.
+#[derive(Debug)]
 pub(crate) struct BuildGrant {
     pub(crate) build: String,
+    /// Renewed with every request, so that who loses rights loses them in running builds too.
+    pub(crate) creator: ArcSwap<Client>,
     pub(crate) push: BTreeSet<RepoName>,
     /// Also allowed to push, since cached layers lie there.
     pub(crate) cache: RepoName,
+    /// Copies of other registries' images that this build has asked for, and was let have by those registries.
+    pub(crate) fetched: Mutex<BTreeSet<RepoName>>,
+}
+
+impl BuildGrant {
+    pub(crate) fn may(&self, action: Action, repository: &RepoName) -> bool {
+        let own = self.cache == *repository || self.push.contains(repository);
+        match action {
+            Action::Pull => {
+                own || self.creator.load().may(Action::Pull, repository)
+                    || self.fetched.lock().contains(repository)
+            }
+            Action::Push => own,
+            Action::Delete | Action::Admin => false,
+        }
+    }
 }
 
 /// The bearer tokens that are valid now. Only their hashes are kept, so looking one up leaks nothing by its timing.
 pub(crate) struct Tokens {
     worker: String,
     valid: RwLock<HashMap<Digest, Principal>>,
-}
-
-impl Principal {
-    pub(crate) fn may(&self, action: Action, repository: &RepoName) -> bool {
-        match (self, action) {
-            (Self::Anonymous(Anonymous::ReadWrite), _)
-            | (Self::Anonymous(Anonymous::ReadOnly) | Self::Build(_), Action::Pull) => true,
-            (Self::Build(grant), Action::Push) => {
-                grant.cache == *repository || grant.push.contains(repository)
-            }
-            (Self::Anonymous(Anonymous::ReadOnly) | Self::Build(_), _) | (Self::Worker, _) => false,
-        }
-    }
-
-    /// Whether it may send what builds are made of; where a build writes is checked with the build.
-    pub(crate) fn may_build(&self) -> bool {
-        matches!(self, Self::Anonymous(Anonymous::ReadWrite))
-    }
-
-    /// Whether it may run the whole server: accounts, collection, integrity.
-    pub(crate) fn is_admin(&self) -> bool {
-        matches!(self, Self::Anonymous(Anonymous::ReadWrite))
-    }
-
-    /// The name under which its doings are recorded.
-    pub(crate) fn actor(&self) -> String {
-        match self {
-            Self::Anonymous(_) => "anonymous".to_owned(),
-            Self::Build(grant) => format!("build:{}", grant.build),
-            Self::Worker => "worker".to_owned(),
-        }
-    }
 }
 
 impl Tokens {
@@ -111,25 +79,34 @@ impl Tokens {
     }
 }
 
-fn random_token() -> String {
+pub(super) fn random_token() -> String {
     hex::encode(rand::random::<[u8; 32]>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use oci::access::Actions;
+
+    use crate::service::access::{Identity, Rules};
 
     #[test]
     fn a_build_pushes_where_it_was_granted_and_deletes_nowhere() {
         let tokens = Tokens::new();
-        let names: Vec<RepoName> = ["app", "cache", "other"]
+        let names: Vec<RepoName> = ["app", "cache", "other", "private", "docker.io/library/x"]
             .iter()
             .map(|name| name.parse().unwrap())
             .collect();
+        let rules = Rules::of([
+            ("other".parse().unwrap(), Actions::ALL),
+            ("cache".parse().unwrap(), Actions::NONE),
+        ]);
         let grant = BuildGrant {
             build: "b1".to_owned(),
+            creator: ArcSwap::from_pointee(Client::new(Identity::Anonymous, Arc::new(rules))),
             push: BTreeSet::from([names[0].clone()]),
             cache: names[1].clone(),
+            fetched: Mutex::default(),
         };
         let token = tokens.issue(grant);
         let principal = tokens.find(&token).unwrap();
@@ -139,11 +116,16 @@ mod tests {
                 .map(|name| principal.may(action, name))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(may(Action::Pull), [true, true, true]);
-        assert_eq!(may(Action::Push), [true, true, false]);
-        assert_eq!(may(Action::Delete), [false, false, false]);
-        assert_eq!(may(Action::Admin), [false, false, false]);
+        assert_eq!(may(Action::Pull), [true, true, true, false, false]);
+        assert_eq!(may(Action::Push), [true, true, false, false, false]);
+        assert_eq!(may(Action::Delete), [false; 5]);
+        assert_eq!(may(Action::Admin), [false; 5]);
         assert!(!principal.is_admin());
+        let Principal::Build(grant) = &principal else {
+            panic!("a build's token is a build's")
+        };
+        grant.fetched.lock().insert(names[4].clone());
+        assert!(principal.may(Action::Pull, &names[4]));
         tokens.revoke("b1");
         assert!(tokens.find(&token).is_none());
         assert!(matches!(tokens.find(tokens.worker()), Some(Principal::Worker)));
