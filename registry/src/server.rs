@@ -300,7 +300,12 @@ async fn open_database(config: &Config, limits: &Limits) -> Result<Arc<dyn Metad
             Ok(Arc::new(Sqlite::open(&path, limits).await?))
         }
         Some(url) => {
-            let database = Postgres::open(url, &config.database, boot_id(), limits).await?;
+            // What a bucket has taken stays there whichever machine goes down.
+            let boot_id = match config.storage.backend {
+                StorageBackend::Filesystem => boot_id(),
+                StorageBackend::S3 => "bucket".to_owned(),
+            };
+            let database = Postgres::open(url, &config.database, boot_id, limits).await?;
             Ok(Arc::new(database))
         }
     }

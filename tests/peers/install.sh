@@ -67,9 +67,9 @@ group_engine() {
     CGO_ENABLED=1 go_program runc github.com/opencontainers/runc "$RUNC" -tags seccomp
 }
 
-# Run by tests/peers/postgres.sh, one server a test process.
+# PostgreSQL runs by tests/peers/postgres.sh, one server a test process; nginx balances replicas.
 group_postgres() {
-    debian_packages postgresql procps util-linux
+    debian_packages postgresql procps util-linux nginx
 }
 
 group_s3() {

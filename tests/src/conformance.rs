@@ -51,10 +51,15 @@ pub(crate) struct Counts {
 }
 
 pub(crate) fn run_suite(server: &Server, settings: &[(&str, &str)]) -> Counts {
+    run_suite_at(&server.host(), settings)
+}
+
+/// Against `HOST:PORT`.
+pub(crate) fn run_suite_at(host: &str, settings: &[(&str, &str)]) -> Counts {
     let results = paths::scratch();
     let mut suite = Tool::peer("conformance", "conformance")
         .current_dir(results.path())
-        .env("OCI_REGISTRY", server.host())
+        .env("OCI_REGISTRY", host)
         .env("OCI_TLS", "disabled")
         .env("OCI_REPO1", "conformance/one")
         .env("OCI_REPO2", "conformance/two")

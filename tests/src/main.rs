@@ -13,5 +13,6 @@ mod engines;
 mod gc;
 mod hostile;
 mod protocol;
+mod replicas;
 mod s3;
 mod upstream;

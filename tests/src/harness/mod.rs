@@ -1,11 +1,13 @@
 //! What the tests stand on: the server under test, the real peers, images, and HTTP as raw as a test wants it.
 
+pub(crate) mod balancer;
 pub(crate) mod build;
 pub(crate) mod engine;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod issuer;
 pub(crate) mod paths;
+pub(crate) mod postgres;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod s3;

@@ -136,8 +136,9 @@ impl Registry {
 
     /// Whether the blob store's journal knows of more than the database: then that is an old one, put back.
     pub(crate) async fn journal_ahead(&self) -> Result<Option<JournalAhead>> {
-        let ours = self.metadata.journal_position().await?;
+        // In this order: another replica may be writing both, the database first.
         let theirs = Names::list(&*self.store).await?.position();
+        let ours = self.metadata.journal_position().await?;
         let ahead = theirs.last_event > ours.last_event;
         Ok(ahead.then_some(JournalAhead {
             database: ours.last_event,
