@@ -3,7 +3,7 @@
 use oci::access::RepoPattern;
 use oci::{Digest, RepoName, Tag};
 
-use super::{Action, Principal, Registry, RegistryError, Result};
+use super::{Principal, Registry, RegistryError, Result};
 use crate::metadata::{Referrer, ReferrersQuery};
 
 /// Referrers in one page at most …
@@ -78,7 +78,7 @@ impl Registry {
                 for name in names {
                     after.clear();
                     after.push_str(name.as_str());
-                    if principal.may(Action::Pull, &name) {
+                    if principal.may_see(&name) {
                         found.items.push(name);
                     }
                 }

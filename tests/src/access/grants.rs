@@ -204,7 +204,11 @@ fn the_catalog_shows_what_may_be_pulled() {
     let narrow = token(&server, Some("bert"), "repository:team/z:pull");
     send(&server, "GET", "/v2/_catalog", &bearer(&narrow)).expect_error(401, "UNAUTHORIZED");
     let wide = token(&server, Some("bert"), "registry:catalog:*");
-    assert_eq!(list(Some(bearer(&wide)), "").0, json!([]), "and for nothing else");
+    assert_eq!(
+        list(Some(bearer(&wide)), "").0,
+        json!(["public/one", "team/a/b", "team/z"])
+    );
+    send(&server, "GET", "/v2/team/z/tags/list", &bearer(&wide)).expect_error(401, "UNAUTHORIZED");
 }
 
 /// Pull rights of builds are those of who asked for them.

@@ -82,6 +82,14 @@ impl Principal {
         }
     }
 
+    /// Whether lists of repositories show it. A token for listing names no repositories.
+    pub(crate) fn may_see(&self, repository: &RepoName) -> bool {
+        match self {
+            Self::Client(client) => client.may_unscoped(Action::Pull, repository),
+            other => other.may(Action::Pull, repository),
+        }
+    }
+
     /// Whether it may send what builds are made of; where a build writes is checked with the build.
     pub(crate) fn may_build(&self) -> bool {
         matches!(self, Self::Client(client) if client.rules.any(Action::Push))
