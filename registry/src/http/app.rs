@@ -216,11 +216,14 @@ impl App {
             socket,
         };
         match (route, &method) {
-            // Clients take what this says for what all of the registry wants, and log-ins are tried here.
-            (Route::Base, &Method::GET | &Method::HEAD) if could_log_in => Err(ApiError::new(
-                Code::Unauthorized,
-                "show who you are, or get a token as nobody in particular",
-            )),
+            // Clients take what this says for what all of the registry wants, and log-ins are tried here. A list would
+            // be an answer that looks complete: nobody would log in to see more.
+            (Route::Base | Route::Catalog, &Method::GET | &Method::HEAD) if could_log_in => {
+                Err(ApiError::new(
+                    Code::Unauthorized,
+                    "show who you are, or get a token as nobody in particular",
+                ))
+            }
             (Route::Base, &Method::GET | &Method::HEAD) => Ok(super::page::json(&serde_json::json!({}))),
             (Route::Catalog, &Method::GET) => catalog::list(call).await,
             (Route::Tags(name), &Method::GET) => tags::list(call, name).await,

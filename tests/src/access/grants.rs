@@ -49,7 +49,7 @@ fn nothing_is_open_without_a_grant_and_nothing_tells_what_exists() {
         "/api/v1/whoami",
     ] {
         let answer = server.request("GET", target).send();
-        let public = target == "/api/v1/builds" || target == "/v2/_catalog";
+        let public = target == "/api/v1/builds";
         assert_eq!(
             answer.status,
             if public { 200 } else { 401 },
@@ -174,17 +174,16 @@ fn the_catalog_shows_what_may_be_pulled() {
         push(&server, name, "v1", name);
     }
     let list = |authorization: Option<String>, query: &str| {
-        let mut request = server.request("GET", &format!("/v2/_catalog{query}"));
-        if let Some(authorization) = authorization {
-            request = request.header("Authorization", authorization);
-        }
-        let answer = request.send().expect(200);
+        let authorization = authorization.expect("credentials");
+        let answer = send(&server, "GET", &format!("/v2/_catalog{query}"), &authorization).expect(200);
         (
             answer.json()["repositories"].clone(),
             answer.header("link").map(str::to_owned),
         )
     };
-    assert_eq!(list(None, "").0, json!(["public/one"]));
+    server.request("GET", "/v2/_catalog").send().expect(401);
+    let nobody = token(&server, None, "registry:catalog:*");
+    assert_eq!(list(Some(bearer(&nobody)), "").0, json!(["public/one"]));
     assert_eq!(list(Some(basic("carl", "secret")), "").0, json!(["public/one"]));
     let bert = || Some(basic("bert", "secret"));
     assert_eq!(list(bert(), "").0, json!(["public/one", "team/a/b", "team/z"]));
