@@ -1,11 +1,14 @@
 # Layeryard in an image. `layeryard build -t layeryard .` builds it, and so does any other builder.
 ARG RUST_IMAGE=rust:1.95-bookworm
 ARG RUNTIME_IMAGE=debian:12-slim
+# Of Cargo.toml. `dev` is ready in half the time.
+ARG PROFILE=dist
 
 FROM ${RUST_IMAGE} AS build
+ARG PROFILE
 WORKDIR /src
 COPY . .
-RUN cargo build --profile dist --locked -p layeryard && cp target/dist/layeryard /usr/local/bin/layeryard
+RUN cargo build --profile "$PROFILE" --locked -p layeryard && cp target/*/layeryard /usr/local/bin/layeryard
 
 FROM ${RUNTIME_IMAGE}
 RUN apt-get update \
