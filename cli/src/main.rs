@@ -53,6 +53,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Serve(args) => serve::run(args)?,
         Command::Verify(args) => block_on(admin::verify(args))?,
+        Command::Backup(args) => block_on(admin::backup(args))?,
+        Command::Restore(args) => block_on(admin::restore(args))?,
         Command::RebuildMetadata(args) => block_on(admin::rebuild(args))?,
         Command::Config(command) => config::run(command)?,
         Command::Worker => worker::run()?,

@@ -5,6 +5,7 @@
 //! [`metadata`] keeps everything else. A blob is visible when its row is committed, which happens after its bytes are
 //! durable.
 
+mod backup;
 mod config;
 mod http;
 mod listen;
@@ -15,9 +16,11 @@ mod report;
 mod server;
 mod service;
 mod storage;
+mod timings;
 mod tls;
 mod watch;
 
+pub use backup::{BackupError, Copied, backup, restore};
 pub use config::{
     AccessConfig, Anonymous, ClientCertificate, Config, ConfigError, DatabaseConfig, ExternalTokenConfig,
     Grant, Hidden, Limits, LogConfig, LogFormat, MetricsAccess, Network, OidcConfig, OidcGrant, Policy,

@@ -41,7 +41,7 @@ main() {
 
 group_debian() {
     debian_packages docker.io skopeo podman crun runc debootstrap busybox-static iptables nftables strace \
-        iproute2 sqlite3 uidmap libseccomp-dev pkg-config gcc libc6-dev ca-certificates curl
+        iproute2 xfsprogs e2fsprogs sqlite3 uidmap libseccomp-dev pkg-config gcc libc6-dev ca-certificates curl
 }
 
 group_clients() {

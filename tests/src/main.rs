@@ -12,6 +12,7 @@ mod crash;
 mod engines;
 mod gc;
 mod hostile;
+mod operations;
 mod protocol;
 mod replicas;
 mod s3;

@@ -1,6 +1,7 @@
 //! Commands of administrators: each is a few calls of the server's API.
 
 mod access;
+mod backup;
 mod collection;
 mod rebuild;
 mod verify;
@@ -14,6 +15,7 @@ use crate::args::{AdminArgs, DEFAULT_SERVER};
 use crate::dirs;
 use crate::server::ServerUrl;
 pub(crate) use access::{grant, group, token, user};
+pub(crate) use backup::{backup, restore};
 pub(crate) use collection::{gc, trash, undelete};
 pub(crate) use rebuild::rebuild;
 pub(crate) use verify::verify;

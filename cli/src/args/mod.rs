@@ -21,7 +21,7 @@ pub(crate) use config::ConfigCommand;
 pub(crate) use images::{
     ArchiveFormat, CopyArgs, ImagesArgs, ImportArgs, InspectArgs, ListFormat, LoadArgs, SaveArgs,
 };
-pub(crate) use operations::{RebuildArgs, VerifyArgs};
+pub(crate) use operations::{BackupArgs, RebuildArgs, RestoreArgs, VerifyArgs};
 pub(crate) use serve::ServeArgs;
 
 pub(crate) const DEFAULT_SERVER: &str = "http://localhost:5000";
@@ -66,6 +66,10 @@ pub(crate) enum Command {
     Save(SaveArgs),
     /// Read every blob again and take broken ones out of service
     Verify(VerifyArgs),
+    /// Copy a data directory, also while its server runs
+    Backup(BackupArgs),
+    /// Make a data directory of a copy
+    Restore(RestoreArgs),
     /// Recreate the database from the blob store, while no server runs
     RebuildMetadata(RebuildArgs),
     /// List repositories and their tags

@@ -1,5 +1,7 @@
 //! Commands that keep a store in order.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::{ServeArgs, ServerArgs};
@@ -27,6 +29,37 @@ pub(crate) struct VerifyArgs {
     pub(crate) detach: bool,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+}
+
+const BACKUP: &str = "\
+For blobs on the file system and metadata in SQLite. The copy is consistent: what was acknowledged before it began is in
+it, whole. Run it on the server's machine, as a user who can read the data directory.
+
+Example:
+  layeryard backup --data-dir /var/lib/layeryard /backup/monday";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = BACKUP)]
+pub(crate) struct BackupArgs {
+    /// A new or empty directory for the copy
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) server: ServeArgs,
+}
+
+const RESTORE: &str = "\
+Example:
+  layeryard restore /backup/monday --data-dir /var/lib/layeryard";
+
+#[derive(Args, Clone, Debug)]
+#[command(after_help = RESTORE)]
+pub(crate) struct RestoreArgs {
+    /// What `layeryard backup` wrote
+    #[arg(value_name = "DIR")]
+    pub(crate) directory: PathBuf,
+    #[command(flatten)]
+    pub(crate) server: ServeArgs,
 }
 
 const REBUILD: &str = "\

@@ -3,8 +3,8 @@
 use axum::Router;
 
 use super::{
-    ApiError, AppState, Code, accounts, builds, cache, collection, contexts, health, images, jobs, token,
-    verify,
+    ApiError, AppState, Code, accounts, builds, cache, collection, contexts, health, images, jobs, openapi,
+    token, verify,
 };
 
 pub(super) fn router(state: AppState) -> Router {
@@ -16,6 +16,7 @@ pub(super) fn router(state: AppState) -> Router {
         .merge(contexts::routes())
         .merge(images::routes())
         .merge(jobs::routes())
+        .merge(openapi::routes())
         .merge(verify::routes())
         .fallback(not_found);
     Router::new()

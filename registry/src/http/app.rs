@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::response::IntoResponse;
 use futures::FutureExt;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
 use tower::ServiceExt;
@@ -85,7 +86,8 @@ impl App {
         let begun = Instant::now();
         let id = self.request_id(&request);
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let mut request = request.map(Body::new);
+        let mut request = request.map(|body| self.counted(body, &method));
+        let upload = is_upload(&method, uri.path()).then(|| self.state.metrics.upload());
         if !method.is_safe() {
             let origin = origin(&request, &id, peer);
             request.extensions_mut().insert(origin);
@@ -100,10 +102,28 @@ impl App {
             without_body(&mut response);
         }
         let took = begun.elapsed();
+        drop(upload);
+        if method == Method::GET && response.status().is_success() {
+            self.state.metrics.sent(length(&response));
+        }
         self.state.metrics.request(kind, &method, response.status(), took);
         log(&method, uri.path(), &response, &id, peer, took);
         response.headers_mut().insert(REQUEST_ID, id);
         response
+    }
+
+    /// A body whose bytes are counted as they come.
+    fn counted(&self, body: Incoming, method: &Method) -> Body {
+        if method.is_safe() {
+            return Body::new(body);
+        }
+        let received = self.state.metrics.received_bytes.clone();
+        Body::new(body.map_frame(move |frame| {
+            if let Some(data) = frame.data_ref() {
+                received.inc_by(data.len() as u64);
+            }
+            frame
+        }))
     }
 
     async fn dispatch(
@@ -320,6 +340,16 @@ fn origin(request: &Request<Body>, id: &HeaderValue, peer: Option<SocketAddr>) -
         host: authority.unwrap_or_else(|| text(request.headers().get(header::HOST))),
         user_agent: text(request.headers().get(header::USER_AGENT)),
     }
+}
+
+fn is_upload(method: &Method, path: &str) -> bool {
+    matches!(*method, Method::POST | Method::PATCH | Method::PUT) && path.contains("/blobs/uploads/")
+}
+
+fn length(response: &Response<Body>) -> u64 {
+    let header = response.headers().get(header::CONTENT_LENGTH);
+    let text = header.and_then(|value| value.to_str().ok());
+    text.and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
 fn log(

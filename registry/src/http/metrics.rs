@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::route::Kind;
 use crate::service::{CollectionMetrics, JobMetrics};
+use crate::timings::COMMITS;
 
 const KINDS: usize = 8;
 const METHODS: usize = 7;
@@ -29,6 +30,19 @@ pub(crate) struct Metrics {
     counters: [[[OnceLock<Counter>; CLASSES]; METHODS]; KINDS],
     histograms: [OnceLock<Histogram>; KINDS],
     pub(crate) connections: Gauge,
+    /// Bytes of request bodies as they come.
+    pub(super) received_bytes: Counter,
+    sent_bytes: Counter,
+    uploads: Gauge,
+}
+
+/// A request that brings a blob.
+pub(super) struct RunningUpload(Gauge);
+
+impl Drop for RunningUpload {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,6 +74,24 @@ impl Metrics {
         );
         let connections = Gauge::default();
         registry.register("http_connections", "Open connections", connections.clone());
+        let (received_bytes, sent_bytes, uploads) =
+            (Counter::default(), Counter::default(), Gauge::default());
+        registry.register(
+            "http_received_bytes",
+            "Bytes of request bodies",
+            received_bytes.clone(),
+        );
+        registry.register(
+            "http_sent_bytes",
+            "Bytes of manifests, blobs and lists, when they begin to be sent",
+            sent_bytes.clone(),
+        );
+        registry.register("uploads_running", "Requests that bring blobs", uploads.clone());
+        registry.register(
+            "database_commit_seconds",
+            "Time that a change waits for its commit",
+            COMMITS.clone(),
+        );
         Self {
             registry,
             requests,
@@ -67,7 +99,20 @@ impl Metrics {
             counters: Default::default(),
             histograms: Default::default(),
             connections,
+            received_bytes,
+            sent_bytes,
+            uploads,
         }
+    }
+
+    /// Counts an upload as running until the guard is dropped.
+    pub(super) fn upload(&self) -> RunningUpload {
+        self.uploads.inc();
+        RunningUpload(self.uploads.clone())
+    }
+
+    pub(super) fn sent(&self, bytes: u64) {
+        self.sent_bytes.inc_by(bytes);
     }
 
     pub(super) fn request(&self, kind: Kind, method: &Method, status: StatusCode, took: Duration) {

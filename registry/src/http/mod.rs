@@ -16,6 +16,7 @@ mod images;
 mod jobs;
 mod manifests;
 mod metrics;
+mod openapi;
 mod page;
 mod principal;
 mod range;

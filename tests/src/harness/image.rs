@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::Path;
 
 use flate2::Compression;
@@ -9,6 +10,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
 
+use super::http::Request;
 use super::server::Server;
 
 pub(crate) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -98,16 +100,20 @@ impl Image {
     /// Pushes it with plain requests, as the specification says.
     #[track_caller]
     pub(crate) fn push(&self, server: &Server, repository: &str, reference: &str) {
+        self.push_to(server.address(), repository, reference);
+    }
+
+    /// To any registry.
+    #[track_caller]
+    pub(crate) fn push_to(&self, registry: SocketAddr, repository: &str, reference: &str) {
         for child in &self.children {
-            child.push(server, repository, &child.digest());
+            child.push_to(registry, repository, &child.digest());
         }
         for blob in &self.blobs {
-            push_blob(server, repository, blob);
+            push_blob_to(registry, repository, blob);
         }
         let target = format!("/v2/{repository}/manifests/{reference}");
-        let put = server
-            .request("PUT", &target)
-            .header("Content-Type", self.media_type);
+        let put = Request::new("PUT", registry, &target).header("Content-Type", self.media_type);
         put.body(self.manifest.clone()).send().expect(201);
     }
 
@@ -160,14 +166,17 @@ pub(crate) fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
 
 #[track_caller]
 pub(crate) fn push_blob(server: &Server, repository: &str, bytes: &[u8]) -> String {
+    push_blob_to(server.address(), repository, bytes)
+}
+
+#[track_caller]
+fn push_blob_to(registry: SocketAddr, repository: &str, bytes: &[u8]) -> String {
     let digest = sha256(bytes);
-    let location = server
-        .request("POST", &format!("/v2/{repository}/blobs/uploads/"))
+    let location = Request::new("POST", registry, &format!("/v2/{repository}/blobs/uploads/"))
         .send()
         .expect(202)
         .location();
-    server
-        .request("PUT", &with_digest(&location, &digest))
+    Request::new("PUT", registry, &with_digest(&location, &digest))
         .body(bytes)
         .send()
         .expect(201);

@@ -94,6 +94,23 @@ impl Server {
         Self::start_in(dir, binary, prefix)
     }
 
+    /// With a configuration file.
+    pub(crate) fn start_configured(toml: &str) -> Self {
+        let dir = paths::scratch();
+        fs::create_dir(dir.path().join("data")).expect("make the data directory");
+        fs::write(dir.path().join("layeryard.toml"), toml).expect("write the configuration");
+        Self::start_in(dir, paths::layeryard(), Vec::new())
+    }
+
+    /// With a data directory that `prepare` makes something of, as a mount.
+    pub(crate) fn start_on(prepare: impl FnOnce(&Path)) -> Self {
+        let dir = paths::scratch();
+        let data = dir.path().join("data");
+        fs::create_dir(&data).expect("make the data directory");
+        prepare(&data);
+        Self::start_in(dir, paths::layeryard(), Vec::new())
+    }
+
     fn start_in(dir: TempDir, binary: PathBuf, prefix: Vec<String>) -> Self {
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self {

@@ -40,6 +40,11 @@ pub(crate) struct Upstream {
 
 impl Upstream {
     pub(crate) fn start(access: Access) -> Self {
+        Self::start_with(access, "")
+    }
+
+    /// With more lines of configuration.
+    pub(crate) fn start_with(access: Access, more: &str) -> Self {
         let dir = paths::scratch();
         let address = free_address();
         let tokens = (access == Access::Token).then(|| TokenServer::start(dir.path()));
@@ -57,7 +62,7 @@ impl Upstream {
         let storage = dir.path().join("storage");
         let config = format!(
             "version: 0.1\nlog: {{accesslog: {{disabled: false}}}}\nhttp: {{addr: {address}}}\n\
-             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n{auth}",
+             storage: {{filesystem: {{rootdirectory: {}}}, delete: {{enabled: true}}}}\n{auth}{more}",
             storage.display()
         );
         fs::write(dir.path().join("config.yml"), config).expect("write distribution's configuration");

@@ -8,6 +8,7 @@ use sqlx::Transaction;
 use super::rows::{During, Trouble, trouble};
 use super::{Durability, Postgres};
 use crate::metadata::Result;
+use crate::timings::COMMITS;
 
 /// A transaction that loses this often against others is given up.
 const CONFLICTS_MAX: u32 = 20;
@@ -72,5 +73,8 @@ where
 
 /// Ends a transaction.
 pub(super) async fn commit(transaction: Tx) -> Result<()> {
-    transaction.commit().await.during(super::rows::COMMITTING)
+    let begun = Instant::now();
+    let outcome = transaction.commit().await.during(super::rows::COMMITTING);
+    COMMITS.observe(begun.elapsed().as_secs_f64());
+    outcome
 }

@@ -38,7 +38,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection};
 
-use super::values::{Times, boot_id, micros};
+use super::values::{Times, boot_id, micros, size};
 use super::{MetadataError, MetadataStore, Opened, Result};
 use crate::config::Limits;
 use crate::report::chain;
@@ -171,6 +171,30 @@ async fn lengthen_log(path: &Path) {
             "the database's log stays short: commits take longer"
         ),
     }
+}
+
+/// The objects that a database which nobody uses names, with their sizes.
+pub(crate) async fn objects(path: &Path) -> Result<Vec<(String, u64)>> {
+    let options = SqliteConnectOptions::new()
+        .filename(path)
+        .read_only(true)
+        .immutable(true)
+        .disable_statement_logging();
+    let mut connection = SqliteConnection::connect_with(&options)
+        .await
+        .during("opening a copy of the database")?;
+    let rows: Vec<(String, i64)> = sqlx::query_as("SELECT storage_key, size FROM blobs WHERE state = 0")
+        .fetch_all(&mut connection)
+        .await
+        .during("listing objects")?;
+    connection
+        .close()
+        .await
+        .during("closing a copy of the database")?;
+    Ok(rows
+        .into_iter()
+        .map(|(key, stored)| (key, size(stored)))
+        .collect())
 }
 
 /// Copies a database, log included, into one new file; the database may be in use.

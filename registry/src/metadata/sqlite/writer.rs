@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::rows::{During, database_error};
 use crate::metadata::{MetadataError, Result};
 use crate::report::chain;
+use crate::timings::COMMITS;
 
 /// Jobs in one commit.
 const GROUP_JOBS_MAX: usize = 64;
@@ -93,6 +94,7 @@ where
     T: Send + 'static,
     F: for<'c> FnOnce(&'c mut SqliteConnection) -> BoxFuture<'c, Result<T>> + Send + 'static,
 {
+    let begun = Instant::now();
     let (reply, answer) = oneshot::channel();
     let job = Transaction {
         durability,
@@ -104,7 +106,9 @@ where
         .send(Box::new(job))
         .await
         .map_err(|_| MetadataError::Closed)?;
-    answer.await.map_err(|_| MetadataError::Closed)?
+    let outcome = answer.await.map_err(|_| MetadataError::Closed)?;
+    COMMITS.observe(begun.elapsed().as_secs_f64());
+    outcome
 }
 
 struct Transaction<T, F> {

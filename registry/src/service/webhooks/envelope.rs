@@ -52,15 +52,11 @@ struct Target {
 
 #[derive(Default, Serialize)]
 struct Request<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
     id: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
     addr: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     host: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
     method: &'static str,
-    #[serde(skip_serializing_if = "str::is_empty")]
     useragent: &'a str,
 }
 

@@ -1,0 +1,31 @@
+//! `layeryard backup`, `layeryard restore`
+
+use anyhow::Context as _;
+use bytesize::ByteSize;
+
+use crate::args::{BackupArgs, RestoreArgs};
+use crate::{config, output};
+
+pub(crate) async fn backup(args: BackupArgs) -> anyhow::Result<()> {
+    let config = config::resolve(args.server)?;
+    let copied = registry::backup(&config.data_dir, &args.directory)
+        .await
+        .context("the backup failed")?;
+    report(copied)
+}
+
+pub(crate) async fn restore(args: RestoreArgs) -> anyhow::Result<()> {
+    let config = config::resolve(args.server)?;
+    let copied = registry::restore(&args.directory, &config.data_dir)
+        .await
+        .context("the restore failed")?;
+    report(copied)
+}
+
+fn report(copied: registry::Copied) -> anyhow::Result<()> {
+    Ok(output::line(format_args!(
+        "copied {} blobs, {}, and the database",
+        copied.objects,
+        ByteSize(copied.bytes)
+    ))?)
+}

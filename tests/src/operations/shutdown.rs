@@ -1,0 +1,105 @@
+//! A stopping server finishes what is on its way, and one that many slow clients lean on still serves.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
+
+use crate::harness::image::{Image, noise, push_blob, sha256};
+use crate::harness::server::Server;
+
+#[test]
+fn a_stop_finishes_slow_transfers_and_takes_no_new_ones() {
+    let mut server = Server::start();
+    let content = noise(9300, 8 << 20);
+    let digest = push_blob(&server, "app", &content);
+    let connect = || TcpStream::connect(server.address()).expect("connect");
+    let mut download = connect();
+    write!(
+        download,
+        "GET /v2/app/blobs/{digest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .expect("ask");
+    let mut got = vec![0; 1000];
+    download.read_exact(&mut got).expect("the beginning");
+    let uploaded = noise(9310, 1 << 20);
+    let target = format!("/v2/app/blobs/uploads/?digest={}", sha256(&uploaded));
+    let mut upload = connect();
+    write!(
+        upload,
+        "POST {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
+        uploaded.len()
+    )
+    .expect("ask");
+    let (begin, rest) = uploaded.split_at(1 << 19);
+    upload.write_all(begin).expect("the first half");
+    thread::sleep(Duration::from_millis(300));
+
+    kill_process(
+        Pid::from_raw(server.pid() as i32).expect("a process"),
+        Signal::TERM,
+    )
+    .expect("signal");
+    thread::sleep(Duration::from_millis(500));
+    let refused = TcpStream::connect(server.address()).is_err();
+    assert!(refused, "a stopping server takes no new connections");
+    upload.write_all(rest).expect("the second half");
+    let mut answer = String::new();
+    upload.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+    let mut all = got;
+    download.read_to_end(&mut all).expect("all of it");
+    assert!(all.ends_with(&content), "the download was cut");
+    server.stop();
+    server.restart();
+    let got = server
+        .request("GET", &format!("/v2/app/blobs/{}", sha256(&uploaded)))
+        .send()
+        .expect(200);
+    assert!(got.body == uploaded);
+}
+
+/// 2,000 by default, LAYERYARD_SLOW_CONNECTIONS=10000 for as many as the server is made for.
+#[test]
+fn thousands_of_silent_connections_do_not_keep_others_out() {
+    let count = std::env::var("LAYERYARD_SLOW_CONNECTIONS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(2000);
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("raise the limit of open files");
+    // The server must raise its own from the usual one.
+    let mut server = Server::start_under(&["prlimit", "--nofile=1024:"]);
+    let mut silent = Vec::with_capacity(count);
+    for index in 0..count {
+        let mut stream = TcpStream::connect(server.address()).expect("connect");
+        if index % 2 == 0 {
+            stream
+                .write_all(b"GET /v2/ HTTP/1.1\r\nHost:")
+                .expect("half a head");
+        }
+        silent.push(stream);
+    }
+    let image = Image::small(9320);
+    image.push(&server, "app", "v1");
+    image.assert_on(&server, "app", "v1");
+    let metrics = server.request("GET", "/metrics").send().expect(200).text();
+    let open = metrics
+        .lines()
+        .find_map(|line| line.strip_prefix("layeryard_http_connections "))
+        .and_then(|text| text.parse::<usize>().ok());
+    assert!(open >= Some(count), "{open:?} of {count}");
+    assert!(
+        server.memory_peak_kib() < 512 * 1024,
+        "{} KiB",
+        server.memory_peak_kib()
+    );
+    drop(silent);
+    server.assert_healthy();
+}
