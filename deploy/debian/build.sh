@@ -12,6 +12,7 @@ trap 'rm -rf "$stage"' EXIT
 chmod 755 "$stage"
 
 install -Dm755 "$binary" "$stage/usr/bin/layeryard"
+strip "$stage/usr/bin/layeryard"
 install -Dm644 "$root/deploy/systemd/layeryard.service" "$stage/lib/systemd/system/layeryard.service"
 install -Dm644 "$root/docs/configuration.md" "$stage/usr/share/doc/layeryard/configuration.md"
 install -Dm644 "$root/LICENSE" "$stage/usr/share/doc/layeryard/copyright"
@@ -59,4 +60,4 @@ set -e
 EOT
 chmod 755 "$stage/DEBIAN/postinst" "$stage/DEBIAN/postrm"
 mkdir -p "$out"
-dpkg-deb --root-owner-group --build "$stage" "$out/layeryard_${version}_${arch}.deb"
+dpkg-deb --root-owner-group -Zzstd --build "$stage" "$out/layeryard_${version}_${arch}.deb"

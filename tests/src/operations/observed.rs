@@ -17,7 +17,8 @@ fn every_metric_of_the_dashboard_is_measured() {
     image.push(&server, "app", "v1");
     image.assert_on(&server, "app", "v1");
     server.request("GET", "/v2/app/manifests/none").send().expect(404);
-    let metrics = server.request("GET", "/metrics").send().expect(200).text();
+    let metrics = server.request("GET", "/metrics").send().expect(200).body;
+    let metrics = String::from_utf8(metrics).expect("text");
     let dashboard = paths::root().join("deploy/grafana/layeryard.json");
     let dashboard: Value =
         serde_json::from_slice(&fs::read(dashboard).expect("the dashboard")).expect("JSON");

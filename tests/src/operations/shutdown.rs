@@ -89,7 +89,8 @@ fn thousands_of_silent_connections_do_not_keep_others_out() {
     let image = Image::small(9320);
     image.push(&server, "app", "v1");
     image.assert_on(&server, "app", "v1");
-    let metrics = server.request("GET", "/metrics").send().expect(200).text();
+    let metrics = server.request("GET", "/metrics").send().expect(200).body;
+    let metrics = String::from_utf8(metrics).expect("text");
     let open = metrics
         .lines()
         .find_map(|line| line.strip_prefix("layeryard_http_connections "))
