@@ -8,12 +8,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::config::Config;
 use crate::lock::DataDirLock;
+use crate::metadata::MetadataStore;
 use crate::metadata::sqlite::{self, Sqlite};
-use crate::metadata::{MetadataStore, Upkeep};
-use crate::server::{ServeError, journal, metadata, storage};
+use crate::server::{ServeError, journal, metadata, open_database, open_store, storage};
 use crate::service::{Registry, journal as journals};
-use crate::storage::BlobStore;
-use crate::storage::filesystem::Filesystem;
 
 /// What a rebuild brought back.
 #[derive(Clone, Debug)]
@@ -40,28 +38,40 @@ pub async fn rebuild_metadata(config: &Config, anew: bool) -> Result<Rebuilt, Se
     for path in [&work, &whole] {
         remove(path).map_err(failed)?;
     }
+    if config.database.url.is_some() {
+        let empty = open_database(config, &config.limits).await.map_err(metadata)?;
+        let position = empty.journal_position().await.map_err(metadata)?;
+        if position.last_event > 0 {
+            return Err(ServeError::NotEmpty);
+        }
+        return fill(config, empty).await;
+    }
     if database.exists() && !anew {
         sqlite::copy(&database, &work).await.map_err(metadata)?;
     }
-    let store: Arc<dyn BlobStore> = Arc::new(Filesystem::open(directory).await.map_err(storage)?);
     let fresh = Sqlite::open(&work, &config.limits).await.map_err(metadata)?;
-    let uuid = fresh.opened().await.map_err(metadata)?.store_uuid;
-    let identity = store.identity(&uuid).await.map_err(storage)?;
-    let fresh: Arc<dyn MetadataStore> = Arc::new(fresh);
-    fresh.adopt_store(&identity).await.map_err(metadata)?;
-    let registry = Registry::new(Arc::clone(&fresh), store, config.limits.clone(), true);
-    let found = journals::rebuild(&Arc::new(registry)).await.map_err(journal)?;
-    fresh.close().await.map_err(metadata)?;
-    drop(fresh);
+    let found = fill(config, Arc::new(fresh)).await?;
     // One file, without a log beside it.
     sqlite::copy(&work, &whole).await.map_err(metadata)?;
     let replaced = put_in_place(directory, &database, &whole).map_err(failed)?;
     remove(&work).map_err(failed)?;
+    Ok(Rebuilt { replaced, ..found })
+}
+
+/// Brings a database that nobody else uses up to what the store knows, and closes it.
+async fn fill(config: &Config, fresh: Arc<dyn MetadataStore>) -> Result<Rebuilt, ServeError> {
+    let store = open_store(config).await.map_err(storage)?;
+    let uuid = fresh.opened().await.map_err(metadata)?.store_uuid;
+    let identity = store.identity(&uuid).await.map_err(storage)?;
+    fresh.adopt_store(&identity).await.map_err(metadata)?;
+    let registry = Registry::new(Arc::clone(&fresh), store, config.limits.clone(), true);
+    let found = journals::rebuild(&Arc::new(registry)).await.map_err(journal)?;
+    fresh.close().await.map_err(metadata)?;
     Ok(Rebuilt {
         blobs: found.blobs,
         pushes: found.pushes,
         deletions: found.deletions,
-        replaced,
+        replaced: None,
     })
 }
 

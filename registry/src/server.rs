@@ -69,6 +69,8 @@ pub enum ServeError {
     Tls(#[from] TlsError),
     #[error("cannot open the blob store")]
     Storage(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("this PostgreSQL database is in use: make an empty one and name it in [database] url")]
+    NotEmpty,
     #[error("cannot prepare webhooks")]
     Webhooks(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot read the metadata journal in the blob store")]
@@ -293,7 +295,10 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
     })
 }
 
-async fn open_database(config: &Config, limits: &Limits) -> Result<Arc<dyn MetadataStore>, MetadataError> {
+pub(crate) async fn open_database(
+    config: &Config,
+    limits: &Limits,
+) -> Result<Arc<dyn MetadataStore>, MetadataError> {
     match &config.database.url {
         None => {
             let path = config.data_dir.join("registry.db");
@@ -311,7 +316,7 @@ async fn open_database(config: &Config, limits: &Limits) -> Result<Arc<dyn Metad
     }
 }
 
-async fn open_store(config: &Config) -> Result<Arc<dyn BlobStore>, StorageError> {
+pub(crate) async fn open_store(config: &Config) -> Result<Arc<dyn BlobStore>, StorageError> {
     Ok(match config.storage.backend {
         StorageBackend::Filesystem => Arc::new(Filesystem::open(&config.data_dir).await?),
         StorageBackend::S3 => Arc::new(S3::open(&config.storage.s3, &config.data_dir.join("spool")).await?),

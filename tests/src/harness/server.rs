@@ -94,14 +94,6 @@ impl Server {
         Self::start_in(dir, binary, prefix)
     }
 
-    /// With a configuration file.
-    pub(crate) fn start_configured(toml: &str) -> Self {
-        let dir = paths::scratch();
-        fs::create_dir(dir.path().join("data")).expect("make the data directory");
-        fs::write(dir.path().join("layeryard.toml"), toml).expect("write the configuration");
-        Self::start_in(dir, paths::layeryard(), Vec::new())
-    }
-
     /// With a data directory that `prepare` makes something of, as a mount.
     pub(crate) fn start_on(prepare: impl FnOnce(&Path)) -> Self {
         let dir = paths::scratch();
