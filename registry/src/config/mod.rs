@@ -171,7 +171,8 @@ mod tests {
 
     #[test]
     fn values_that_make_no_sense_are_named() {
-        let broken: [(fn(&mut Config), &str); 4] = [
+        type Break = fn(&mut Config);
+        let broken: [(Break, &str); 4] = [
             (|config| config.listen.clear(), "listen"),
             (
                 |config| config.limits.connections_max = 0,

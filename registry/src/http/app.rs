@@ -209,7 +209,7 @@ impl App {
             audited.record(&self.state, actor, arrival.address, &answer);
         }
         answer.map_err(|error| {
-            let error = if could_log_in { error.as_log_in() } else { error };
+            let error = if could_log_in { error.into_log_in() } else { error };
             if !error.is_unauthorized() {
                 return error;
             }

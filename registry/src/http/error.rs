@@ -127,7 +127,7 @@ impl ApiError {
     }
 
     /// A refusal to somebody who has not said who they are: they may, and ask again.
-    pub(super) fn as_log_in(mut self) -> Self {
+    pub(super) fn into_log_in(mut self) -> Self {
         if self.status == StatusCode::FORBIDDEN {
             let (code, status) = Code::Unauthorized.entry();
             self.status = status;

@@ -320,7 +320,7 @@ fn bridges_of_the_dead_are_removed_and_those_of_the_living_are_not() {
     let (mut living, living_bridge) = start("runtime-tests-living");
     dead.kill().unwrap();
     dead.wait().unwrap();
-    assert!(exists(&dead_bridge).0, "a killed process removes nothing itself");
+    // The bridge of any other test may have swept it away already: this one must have, at the latest.
     let bridge = bridge("runtime-tests-sweeper");
     assert_eq!(exists(&dead_bridge), (false, false, false));
     assert_eq!((exists(&living_bridge).0, exists(&living_bridge).1), (true, true));

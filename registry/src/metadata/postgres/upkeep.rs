@@ -161,7 +161,7 @@ impl Upkeep for Postgres {
 
     async fn broken(&self) {
         // The server recovers by itself, and what it did not acknowledge was not acknowledged here.
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn close(&self) -> Result<()> {

@@ -76,7 +76,7 @@ pub(super) async fn a_quarantined_blob_is_healed_by_a_push(store: &dyn MetadataS
     let digest = blob(store, &repository, "to be verified").await;
     let found = store.blob_to_verify(&digest).await.unwrap().unwrap();
     let page = store.blobs_after(found.id - 1, 1).await.unwrap();
-    assert_eq!(page, [found.clone()]);
+    assert_eq!(page, std::slice::from_ref(&found));
     store.mark_verified(&[found.id]).await.unwrap();
     assert!(!store.quarantine(found.id, &new_key(&digest)).await.unwrap());
     assert!(store.quarantine(found.id, &found.key).await.unwrap());

@@ -198,7 +198,7 @@ async fn a_missing_bucket_is_named() {
     let mut server = Server::start().await;
     server.config.bucket = "no-such-bucket".to_owned();
     let error = server.store().await.identity("uuid").await.unwrap_err();
-    let message = crate::report::chain(&error).to_string();
+    let message = crate::report::chain(&error);
     assert!(
         message.contains("no-such-bucket") && message.contains("NoSuchBucket"),
         "{message}"
