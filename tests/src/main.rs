@@ -11,6 +11,7 @@ mod conformance;
 mod crash;
 mod engines;
 mod gc;
+mod helm;
 mod hostile;
 mod operations;
 mod protocol;
