@@ -57,7 +57,7 @@ async fn dry_run(args: GcArgs) -> anyhow::Result<()> {
             match args.format {
                 ListFormat::Json => output::line(serde_json::to_string(tag)?)?,
                 ListFormat::Table => {
-                    output::line(format_args!("tag      {:<56} {}", tag.tag.as_str(), tag.says))?
+                    output::line(format_args!("tag      {:<56} {}", tag.tag.as_str(), tag.says))?;
                 }
             }
         }

@@ -191,9 +191,9 @@ mod tests {
                 && !comment.contains("example")
             {
                 let of = |table: &Table| {
-                    let parts = section.split('.').filter(|part| !part.is_empty());
-                    let inner = parts.fold(Some(Value::Table(table.clone())), |table, part| {
-                        table?.get(part).cloned()
+                    let mut parts = section.split('.').filter(|part| !part.is_empty());
+                    let inner = parts.try_fold(Value::Table(table.clone()), |table, part| {
+                        table.get(part).cloned()
                     });
                     inner.and_then(|table| table.get(key).cloned())
                 };

@@ -49,9 +49,7 @@ fn immutable_tags_stay_where_they_are() {
     let put = server
         .request("PUT", &target)
         .header("Content-Type", second.media_type);
-    put.body(second.manifest.clone())
-        .send()
-        .expect_error(403, "DENIED");
+    put.body(second.manifest).send().expect_error(403, "DENIED");
     server
         .request("GET", "/v2/team/app/manifests/new")
         .send()
