@@ -1,7 +1,7 @@
 //! Broken blobs are found, taken out of service and healed by a push; a lost or old database comes back.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::harness::image::{Image, push_blob, sha256};
 use crate::harness::server::Server;
@@ -79,8 +79,14 @@ fn a_lost_or_old_database_comes_back_from_the_store() {
     second.push(&server, "team/app", "moved");
     server.stop();
     let database = server.data_dir().join("registry.db");
-    let backup = server.scratch().join("backup.db");
+    let log = server.data_dir().join("registry.db-wal");
+    let (backup, backup_log) = (
+        server.scratch().join("backup.db"),
+        server.scratch().join("backup.db-wal"),
+    );
     fs::copy(&database, &backup).expect("keep an old database");
+    // The log may outlive the server, and belongs to its database.
+    copy_if_there(&log, &backup_log);
     server.restart();
     first.push(&server, "team/app", "moved");
     second.push(&server, "team/app", "v2");
@@ -94,6 +100,8 @@ fn a_lost_or_old_database_comes_back_from_the_store() {
     let newest = server.scratch().join("newest.db");
     fs::rename(&database, &newest).expect("take the database away");
     fs::copy(&backup, &database).expect("bring the old database back");
+    let _ = fs::remove_file(&log);
+    copy_if_there(&backup_log, &log);
     server.restart();
     let refused = server.request("POST", "/v2/team/app/blobs/uploads/").send();
     assert!(
@@ -118,6 +126,7 @@ fn a_lost_or_old_database_comes_back_from_the_store() {
 
     // None at all.
     fs::remove_file(&database).expect("lose the database");
+    let _ = fs::remove_file(&log);
     let rebuild = |extra: &[&str]| {
         let tool = Tool::layeryard().args(["rebuild-metadata", "--data-dir"]);
         tool.arg(server.data_dir()).args(extra).ok()
@@ -126,6 +135,12 @@ fn a_lost_or_old_database_comes_back_from_the_store() {
     server.restart();
     assert_restored(&server, &first, &second);
     Image::small(9250).push(&server, "team/app", "v3");
+}
+
+fn copy_if_there(from: &Path, to: &Path) {
+    if from.exists() {
+        fs::copy(from, to).expect("copy a log");
+    }
 }
 
 fn assert_restored(server: &Server, first: &Image, second: &Image) {
