@@ -15,20 +15,21 @@ use parking_lot::Mutex;
 use subtle::ConstantTimeEq as _;
 
 use super::audit::Audit;
-use super::foreign::{Expected, KeyError, KeySet};
+use super::external::External;
+use super::foreign::KeyError;
 use super::htpasswd::{Htpasswd, HtpasswdError};
 use super::limiter::Limiter;
 use super::oidc::{OidcError, Provider};
 use super::password::{PasswordError, Passwords};
 use super::policy::{Policy, now_micros};
-use super::rules::{AccessClaim, Rules, Scope};
-use super::signer::{Claims, SECRET_BYTES, SECRET_NAME, Signer, Use, now_seconds};
+use super::proof::{Proof, derive};
+use super::rules::Rules;
+use super::signer::{SECRET_BYTES, SECRET_NAME, Signer, Use, now_seconds};
 use super::workers::random_token;
 use super::{Client, Identity, Principal, Tokens};
-use crate::config::{AccessConfig, Config, ExternalTokenConfig, TokenConfig};
+use crate::config::{AccessConfig, Config, TokenConfig};
 use crate::metadata::{MetadataError, MetadataStore};
 use crate::report::chain;
-use crate::watch::Stamp;
 
 /// How often that is done which may wait.
 const CHORES_INTERVAL: Duration = Duration::from_secs(60);
@@ -63,12 +64,6 @@ pub(crate) struct Gate {
     renewing: tokio::sync::Mutex<u64>,
 }
 
-struct External {
-    config: ExternalTokenConfig,
-    keys: ArcSwap<KeySet>,
-    stamp: Mutex<Option<Stamp>>,
-}
-
 /// How a request came.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Arrival {
@@ -94,26 +89,6 @@ struct Seen {
     until: Instant,
     proof: Arc<Proof>,
     client: Arc<Client>,
-}
-
-/// What was checked.
-#[derive(Debug)]
-pub(super) enum Proof {
-    /// Nothing was shown.
-    None,
-    Certificate(String),
-    Password {
-        user: String,
-        version: String,
-    },
-    Robot {
-        name: String,
-        version: String,
-    },
-    /// A token of ours.
-    Token(Box<Claims>),
-    /// Somebody else's token: what it says is all that is known.
-    Foreign(Arc<Client>),
 }
 
 /// Why somebody isn't let in.
@@ -415,101 +390,6 @@ impl Gate {
         {
             tracing::warn!(error = chain(&error), "when tokens were used is lost");
         }
-    }
-}
-
-/// What a proof is worth now.
-pub(super) fn derive(proof: &Proof, policy: &Policy) -> Option<Arc<Client>> {
-    match proof {
-        Proof::None => Some(policy.anonymous()),
-        Proof::Certificate(user) => policy.user(user),
-        Proof::Password { user, version } => {
-            let same = policy
-                .password(user)
-                .is_some_and(|stored| stored.version() == *version);
-            same.then(|| policy.user(user)).flatten()
-        }
-        Proof::Robot { name, version } => {
-            let same = policy.credential_version(&Identity::Robot(name.clone())) == *version;
-            let robot = policy.robot_named(name).filter(|_| same)?;
-            policy.robot_client(robot).map(Arc::new)
-        }
-        Proof::Token(claims) => {
-            let client = bearer_of(claims, policy)?;
-            let scope = Scope::of_claims(&claims.access);
-            Some(Arc::new(client.scoped(Arc::new(scope))))
-        }
-        Proof::Foreign(client) => Some(Arc::clone(client)),
-    }
-}
-
-/// Who a token of ours was made for, with all that they may do now.
-pub(super) fn bearer_of(claims: &Claims, policy: &Policy) -> Option<Arc<Client>> {
-    let identity = claims.identity()?;
-    if policy.credential_version(&identity) != claims.credential {
-        return None;
-    }
-    match &identity {
-        Identity::Anonymous => Some(policy.anonymous()),
-        Identity::User(name) => policy.user(name),
-        Identity::Robot(name) => {
-            let robot = policy.robot_named(name)?;
-            policy.robot_client(robot).map(Arc::new)
-        }
-        Identity::Federated { .. } => {
-            let rules = claims.rules.iter();
-            let rules = Rules::of(rules.map(|rule| (rule.pattern.clone(), rule.actions)));
-            Some(Arc::new(Client::new(identity, Arc::new(rules))))
-        }
-        Identity::External(_) | Identity::Local => None,
-    }
-}
-
-impl External {
-    fn open(config: ExternalTokenConfig) -> Result<Self, KeyError> {
-        let keys = KeySet::read(&config.keys)?;
-        Ok(Self {
-            stamp: Mutex::new(Stamp::of(&config.keys).ok()),
-            keys: ArcSwap::from_pointee(keys),
-            config,
-        })
-    }
-
-    fn refresh(&self) {
-        let now = Stamp::of(&self.config.keys).ok();
-        let mut stamp = self.stamp.lock();
-        if *stamp == now {
-            return;
-        }
-        *stamp = now;
-        match KeySet::read(&self.config.keys) {
-            Ok(keys) => self.keys.store(Arc::new(keys)),
-            Err(error) => tracing::error!(
-                error = chain(&error),
-                "the token service's keys are left as they were"
-            ),
-        }
-    }
-
-    fn verify(&self, token: &str) -> Result<(Proof, Duration), AccessError> {
-        #[derive(Clone, serde::Deserialize)]
-        struct Foreign {
-            #[serde(default)]
-            sub: String,
-            exp: u64,
-            #[serde(default)]
-            access: Vec<AccessClaim>,
-        }
-        let expected = Expected {
-            issuer: &self.config.issuer,
-            audience: &self.config.service,
-        };
-        let claims: Foreign = self.keys.load().verify(token, expected)?;
-        let scope = Scope::of_claims(&claims.access);
-        let client = Client::new(Identity::External(claims.sub), Arc::new(scope.rules()));
-        let client = client.scoped(Arc::new(scope));
-        let life = Duration::from_secs(claims.exp.saturating_sub(now_seconds()));
-        Ok((Proof::Foreign(Arc::new(client)), life))
     }
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Client;
-use super::gate::{AccessError, Gate, PASSWORD_SEEN_FOR, Proof, fingerprint};
+use super::gate::{AccessError, Gate, PASSWORD_SEEN_FOR, fingerprint};
 use super::oidc::Job;
 use super::password::PASSWORD_LEN_MAX;
+use super::proof::{Proof, derive};
 use super::rules::AccessClaim;
 use super::signer::{Claims, Use, now_seconds};
 
@@ -95,7 +96,7 @@ impl Gate {
 
     /// Who a proof is of, as recorded.
     pub(super) fn client_of(&self, proof: &Proof) -> Option<Arc<Client>> {
-        super::gate::derive(proof, &self.policy.load())
+        derive(proof, &self.policy.load())
     }
 }
 

@@ -5,6 +5,7 @@
 //! made anew whenever `policy_version` or a file has changed, so that a request costs map look-ups and no query.
 
 mod audit;
+mod external;
 mod foreign;
 mod gate;
 mod htpasswd;
@@ -14,10 +15,9 @@ mod manage;
 mod oidc;
 mod password;
 pub(crate) mod policy;
+mod proof;
 mod rules;
 mod signer;
-#[cfg(test)]
-mod tests;
 mod token_service;
 mod workers;
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use oci::access::{Authorization, ResourceScope};
 
-use super::gate::{AccessError, Arrival, Gate, Proof, bearer_of};
+use super::gate::{AccessError, Arrival, Gate};
 use super::login::job_claims;
+use super::proof::{Proof, bearer_of};
 use super::rules::AccessClaim;
 use super::signer::{Contents, Use, now_seconds};
 use super::{Client, Identity};
