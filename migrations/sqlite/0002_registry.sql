@@ -21,6 +21,7 @@ CREATE TABLE holds (
     until         INTEGER NOT NULL,
     PRIMARY KEY (repository_id, digest, holder)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX holds_by_end ON holds (until);
 
 -- Bumped with every change of users, groups, tokens and grants.
 ALTER TABLE store ADD COLUMN policy_version INTEGER NOT NULL DEFAULT 0;

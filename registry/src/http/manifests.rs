@@ -10,7 +10,7 @@ use super::app::{Answer, Call};
 use super::blobs::{CONTENT_DIGEST, content_headers, insert, not_modified};
 use super::page::Query;
 use super::{ApiError, Code};
-use crate::service::{Action, PushManifest, RegistryError};
+use crate::service::{Action, Principal, PushManifest, RegistryError};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
 const OCI_TAG: HeaderName = HeaderName::from_static("oci-tag");
@@ -32,6 +32,12 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, reference: Reference) ->
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(manifest.bytes.len()));
     if call.request.method() == Method::GET {
         call.state.registry.pulled(&name, &manifest.digest);
+        if let Principal::Build(grant) = &call.principal {
+            call.state
+                .registry
+                .hold(&grant.build, &name, &manifest.digest)
+                .await?;
+        }
         *response.body_mut() = Body::from(manifest.bytes.clone());
     }
     Ok(response)

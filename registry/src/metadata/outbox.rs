@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{PutManifest, Result};
 
+/// Who deleted what collection removed.
+pub(crate) const COLLECTOR: &str = "gc";
+
 /// What is to be told, and to whom.
 #[async_trait]
 pub(crate) trait Outbox: Send + Sync {
@@ -61,7 +64,7 @@ pub(crate) enum Change {
         #[serde(default)]
         origin: Origin,
     },
-    /// A manifest went to the trash, with its tags.
+    /// A manifest went to the trash with its tags, or was removed without that.
     Delete { digest: Digest, actor: String },
     /// A tag was deleted.
     Untag { tag: Tag, digest: Digest, actor: String },
@@ -114,6 +117,14 @@ impl Change {
             tags: put.tags.clone(),
             actor: put.actor.clone(),
             origin: put.origin.clone(),
+        }
+    }
+
+    /// A manifest that collection removed, which nobody had deleted before.
+    pub(super) fn purged(digest: Digest) -> Self {
+        Self::Delete {
+            digest,
+            actor: COLLECTOR.to_owned(),
         }
     }
 

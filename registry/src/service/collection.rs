@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use client::api::collection::{Round, Status};
+use oci::{Digest, RepoName};
 
 use super::jobs::{Next, Scope, Turn};
 use super::{Jobs, Registry, Result};
@@ -19,8 +20,10 @@ pub(super) use pulls::PullCounts;
 
 /// A round that takes longer goes on in another.
 const ROUND_TIME_MAX: Duration = Duration::from_secs(60);
-/// Cache records that expire in one transaction.
+/// Cache records, and holds, that expire in one transaction.
 const CACHE_BATCH: u32 = 50;
+/// Longer than a build takes. Nothing ends a hold before: a day is short beside the window of an untagged image.
+const HELD_FOR: Duration = Duration::from_secs(24 * 3600);
 /// How often pulls are written down.
 const PULLS_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -56,6 +59,11 @@ impl Registry {
         });
     }
 
+    /// Keeps a manifest that a running build has read, so that what it refers to is there when the build comes to it.
+    pub(crate) async fn hold(&self, build: &str, repository: &RepoName, digest: &Digest) -> Result<()> {
+        Ok(self.metadata.hold(repository, digest, build, HELD_FOR).await?)
+    }
+
     /// One round: decides about everything that is due.
     pub(crate) async fn collect(&self, stop: impl Fn() -> bool) -> Result<Round> {
         let mut round = Round {
@@ -73,6 +81,7 @@ impl Registry {
                 .metadata
                 .expire_cache(self.limits.cache_unused_max, CACHE_BATCH)
                 .await?;
+            self.metadata.expire_holds(CACHE_BATCH).await?;
             let manifests = self.metadata.review_manifests().await?;
             for (repository, digest) in &manifests.removed {
                 self.caches.manifests.changed(repository, digest);

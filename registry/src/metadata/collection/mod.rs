@@ -8,6 +8,7 @@
 //! before that it is here and be about to refer to it.
 
 pub(in crate::metadata) mod facts;
+pub(in crate::metadata) mod pages;
 pub(in crate::metadata) mod sql;
 mod trash;
 mod verdict;
@@ -38,6 +39,10 @@ pub(crate) trait Collection: Send + Sync {
     /// Deletes at most `limit` cache records and as many memos that nobody has used for so long; returns how many of
     /// both.
     async fn expire_cache(&self, unused: Duration, limit: u32) -> Result<u64>;
+    /// Keeps a manifest for `holder`, who is about to use what it refers to, for `life` from now.
+    async fn hold(&self, repository: &RepoName, digest: &Digest, holder: &str, life: Duration) -> Result<()>;
+    /// Forgets holds that are over; returns how many, at most `limit`.
+    async fn expire_holds(&self, limit: u32) -> Result<u64>;
     /// What waits for a review.
     async fn review_queue(&self) -> Result<ReviewQueue>;
     /// Tells the fate of things, a page at a time.

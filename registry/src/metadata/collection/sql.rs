@@ -57,9 +57,6 @@ pub(in crate::metadata) const REVIEW_REFERRERS: &str = "UPDATE manifests
      WHERE repository_id = $1 AND subject = $2 AND review_at IS NULL";
 /// `$1` the manifest. What it refers to goes with it.
 pub(in crate::metadata) const DELETE_MANIFEST: &str = "DELETE FROM manifests WHERE id = $1";
-/// `$1` the repository.
-pub(in crate::metadata) const COUNT_DOWN: &str =
-    "UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = $1";
 /// `$1` the repository, `$2` bytes, negative here.
 pub(in crate::metadata) const CHARGE: &str = "INSERT INTO repository_usage (repository_id, shard, bytes)
      VALUES ($1, 0, $2)
@@ -88,6 +85,11 @@ pub(in crate::metadata) const DELETE_RECORD: &str =
 /// `$1` used last before, `$2` how many.
 pub(in crate::metadata) const DELETE_MEMOS: &str = "DELETE FROM cache_memos WHERE (repository_id, key) IN (
          SELECT repository_id, key FROM cache_memos WHERE last_used < $1 ORDER BY last_used LIMIT $2)";
+
+/// `$1` now, `$2` how many.
+pub(in crate::metadata) const EXPIRE_HOLDS: &str =
+    "DELETE FROM holds WHERE (repository_id, digest, holder) IN (
+         SELECT repository_id, digest, holder FROM holds WHERE until <= $1 ORDER BY until LIMIT $2)";
 
 /// `$1` the repository's name, `$2` the digest, `$3` now, `$4` how many.
 pub(in crate::metadata) const RECORD_PULLS: &str =

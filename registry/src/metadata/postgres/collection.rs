@@ -5,34 +5,22 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use oci::{Digest, RepoName};
 use sqlx::postgres::{PgConnection, PgExecutor};
 
 use super::Durability::Async;
 use super::Postgres;
-use super::blobs::charge;
+use super::purge::{Purge, doom_unlinked, unlink};
 use super::rows::{During, size, stored_size};
 use super::transaction::commit;
 use crate::metadata::Result;
 use crate::metadata::collection::{
-    Collection, Explain, ExplainPage, Fate, Pulls, ReviewQueue, Reviewed, clock_fault, sql,
+    Collection, Explain, ExplainPage, Fate, Pulls, ReviewQueue, Reviewed, clock_fault, pages, sql,
 };
 use crate::metadata::values::{Times, micros};
 
 /// Decisions of one call.
 const BATCH: i64 = 50;
-
-/// Locks are taken in the order of blobs. `$1` the repository, `$2` the manifest, `$3` when its blobs are reviewed.
-const REVIEW_BLOBS: &str = "WITH held AS (
-         SELECT blob_id FROM manifest_blobs WHERE manifest_id = $2
-         UNION
-         SELECT b.id FROM manifest_children c JOIN blobs b ON b.digest = c.child_digest WHERE c.parent_id = $2),
-     locked AS (
-         SELECT l.blob_id FROM held CROSS JOIN LATERAL (
-             SELECT blob_id FROM repository_blobs
-             WHERE repository_id = $1 AND blob_id = held.blob_id AND review_at IS NULL FOR NO KEY UPDATE) l
-         ORDER BY 1)
-     UPDATE repository_blobs SET review_at = $3, review_reason = 'manifest purged'
-     WHERE repository_id = $1 AND blob_id = ANY(ARRAY(SELECT blob_id FROM locked))";
 
 #[async_trait]
 impl Collection for Postgres {
@@ -110,6 +98,43 @@ impl Collection for Postgres {
         .await
     }
 
+    async fn hold(&self, repository: &RepoName, digest: &Digest, holder: &str, life: Duration) -> Result<()> {
+        self.retrying(|| async {
+            let mut tx = self.begin(Async).await?;
+            sqlx::query(
+                "INSERT INTO holds (repository_id, digest, holder, until)
+                     SELECT id, $2, $3, now_micros() + $4 FROM repositories WHERE name = $1 AND deleted_at IS NULL
+                 ON CONFLICT (repository_id, digest, holder)
+                     DO UPDATE SET until = greatest(holds.until, excluded.until)",
+            )
+            .bind(repository.as_str())
+            .bind(digest.to_bytes())
+            .bind(holder)
+            .bind(micros(life))
+            .execute(&mut *tx)
+            .await
+            .during("holding a manifest")?;
+            commit(tx).await
+        })
+        .await
+    }
+
+    async fn expire_holds(&self, limit: u32) -> Result<u64> {
+        self.retrying(|| async {
+            let mut tx = self.begin(Async).await?;
+            let now = now(&mut *tx).await?;
+            let expired = sqlx::query(sql::EXPIRE_HOLDS)
+                .bind(now)
+                .bind(i64::from(limit))
+                .execute(&mut *tx)
+                .await
+                .during("forgetting holds")?;
+            commit(tx).await?;
+            Ok(expired.rows_affected())
+        })
+        .await
+    }
+
     async fn review_queue(&self) -> Result<ReviewQueue> {
         self.retrying(|| async {
             let now = now(&self.pool).await?;
@@ -134,7 +159,7 @@ impl Collection for Postgres {
     }
 
     async fn explain(&self, question: Explain) -> Result<ExplainPage> {
-        self.explain_page(question).await
+        pages::explain(self, question).await
     }
 
     async fn record_pulls(&self, pulls: Vec<Pulls>) -> Result<()> {
@@ -233,7 +258,7 @@ async fn review_manifest(
         let purge = Purge {
             repository,
             id,
-            digest: found.item.digest.to_bytes(),
+            digest: found.item.digest,
             size: stored_size(found.item.size),
             counted: found.facts.deleted_at.is_none(),
             review_at: now + times.review_delay,
@@ -250,48 +275,6 @@ async fn review_manifest(
         .during("keeping a manifest")?;
     reviewed.kept.extend(verdict.reason.map(|reason| reason.word()));
     Ok(reviewed)
-}
-
-/// A manifest that goes for good.
-struct Purge {
-    repository: i64,
-    id: i64,
-    digest: Vec<u8>,
-    size: i64,
-    /// Whether it is counted in the repository: not so in the trash.
-    counted: bool,
-    /// When what it held is reviewed.
-    review_at: i64,
-}
-
-impl Purge {
-    async fn run(self, connection: &mut PgConnection) -> Result<()> {
-        for statement in [sql::REVIEW_CHILDREN, REVIEW_BLOBS] {
-            sqlx::query(statement)
-                .bind(self.repository)
-                .bind(self.id)
-                .bind(self.review_at)
-                .execute(&mut *connection)
-                .await
-                .during("enqueueing what a manifest held")?;
-        }
-        sqlx::query(sql::REVIEW_REFERRERS)
-            .bind(self.repository)
-            .bind(self.digest)
-            .bind(self.review_at)
-            .execute(&mut *connection)
-            .await
-            .during("enqueueing a manifest's referrers")?;
-        sqlx::query(sql::DELETE_MANIFEST)
-            .bind(self.id)
-            .execute(&mut *connection)
-            .await
-            .during("purging a manifest")?;
-        if self.counted {
-            super::manifests::count(connection, self.repository, -1).await?;
-        }
-        charge(connection, self.repository, -self.size).await
-    }
 }
 
 async fn review_link(
@@ -340,34 +323,6 @@ async fn review_link(
         .during("keeping a link")?;
     reviewed.kept.extend(verdict.reason.map(|reason| reason.word()));
     Ok(reviewed)
-}
-
-async fn unlink(connection: &mut PgConnection, repository: i64, blob: i64, size: i64) -> Result<()> {
-    sqlx::query(sql::DELETE_LINK)
-        .bind(repository)
-        .bind(blob)
-        .execute(&mut *connection)
-        .await
-        .during("deleting a link")?;
-    charge(connection, repository, -size).await
-}
-
-/// Deletes a blob that no repository has; returns its size then.
-async fn doom_unlinked(connection: &mut PgConnection, blob: i64, delay: i64) -> Result<Option<u64>> {
-    let gone: Option<(String, i64)> = sqlx::query_as(sql::DELETE_BLOB)
-        .bind(blob)
-        .fetch_optional(&mut *connection)
-        .await
-        .during("deleting a blob")?;
-    let Some((key, bytes)) = gone else { return Ok(None) };
-    sqlx::query("INSERT INTO doomed (key, size, due_at) VALUES ($1, $2, now_micros() + $3)")
-        .bind(key)
-        .bind(bytes)
-        .bind(delay)
-        .execute(connection)
-        .await
-        .during("dooming an object")?;
-    Ok(Some(size(bytes)))
 }
 
 async fn expire_cache(connection: &mut PgConnection, unused: i64, limit: u32, times: Times) -> Result<u64> {

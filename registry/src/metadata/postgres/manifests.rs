@@ -1,4 +1,4 @@
-//! Manifests: storing, finding, moving to the trash.
+//! Manifests: storing and finding.
 //!
 //! Locks are taken in the order repository, manifest, tag, blob, links by ascending blob.
 
@@ -14,7 +14,7 @@ use super::rows::{
     During, digest as read_digest, digest_list, ensure_repository, lock_repository, stored_size,
 };
 use super::transaction::commit;
-use super::{Postgres, outbox, tags};
+use super::{Postgres, outbox, tags, trash};
 use crate::config::TagPattern;
 use crate::metadata::values::Times;
 use crate::metadata::{Change, DeleteOutcome, Manifests, PutManifest, PutOutcome, Result, StoredManifest};
@@ -55,7 +55,7 @@ impl Manifests for Postgres {
     ) -> Result<DeleteOutcome> {
         self.retrying(|| async {
             let mut tx = self.begin(Durable).await?;
-            let outcome = trash(&mut tx, repository, digest, immutable, actor, self.times).await?;
+            let outcome = trash::put_in(&mut tx, repository, digest, immutable, actor, self.times).await?;
             commit(tx).await?;
             Ok(outcome)
         })
@@ -354,72 +354,4 @@ pub(super) async fn count(connection: &mut PgConnection, repository: i64, more: 
         .await
         .during("counting manifests")?;
     Ok(())
-}
-
-async fn trash(
-    connection: &mut PgConnection,
-    repository: &RepoName,
-    digest: &Digest,
-    immutable: &[TagPattern],
-    actor: &str,
-    times: Times,
-) -> Result<DeleteOutcome> {
-    let Some(repository) = lock_repository(connection, repository).await? else {
-        return Ok(DeleteOutcome::Unknown);
-    };
-    let id: Option<i64> = sqlx::query_scalar(
-        "SELECT id FROM manifests WHERE repository_id = $1 AND digest = $2 AND deleted_at IS NULL",
-    )
-    .bind(repository)
-    .bind(digest.to_bytes())
-    .fetch_optional(&mut *connection)
-    .await
-    .during("finding a manifest to delete")?;
-    let Some(id) = id else {
-        return Ok(DeleteOutcome::Unknown);
-    };
-    let index: Option<Vec<u8>> = sqlx::query_scalar(
-        "SELECT m.digest FROM manifest_children c JOIN manifests m ON m.id = c.parent_id
-         WHERE c.repository_id = $1 AND c.child_digest = $2 AND m.deleted_at IS NULL LIMIT 1",
-    )
-    .bind(repository)
-    .bind(digest.to_bytes())
-    .fetch_optional(&mut *connection)
-    .await
-    .during("finding a manifest's indexes")?;
-    if let Some(index) = index {
-        return Ok(DeleteOutcome::ReferencedBy(read_digest(&index)?));
-    }
-    if !immutable.is_empty()
-        && let Some(tag) = tags::first_matching(connection, repository, id, immutable).await?
-    {
-        return Ok(DeleteOutcome::Tagged(tag));
-    }
-    // Its tags have the same time: so they are found when it is restored.
-    let at: i64 = sqlx::query_scalar(
-        "UPDATE manifests SET deleted_at = now_micros(), deleted_by = $2, review_at = now_micros() + $3,
-             review_reason = 'deleted'
-         WHERE id = $1 RETURNING deleted_at",
-    )
-    .bind(id)
-    .bind(actor)
-    .bind(times.undelete_window)
-    .fetch_one(&mut *connection)
-    .await
-    .during("moving a manifest to the trash")?;
-    let set = tags::Set {
-        repository,
-        manifest: id,
-        digest,
-        tags: &[],
-        actor,
-    };
-    set.delete_all(connection, at).await?;
-    let change = Change::Delete {
-        digest: *digest,
-        actor: actor.to_owned(),
-    };
-    outbox::tell(connection, repository, &change).await?;
-    count(connection, repository, -1).await?;
-    Ok(DeleteOutcome::Deleted)
 }

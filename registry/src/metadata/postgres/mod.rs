@@ -20,6 +20,7 @@ mod manifests;
 mod open;
 mod outbox;
 mod policing;
+mod purge;
 mod rebuild;
 mod resolver;
 mod rows;

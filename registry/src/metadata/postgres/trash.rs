@@ -1,4 +1,4 @@
-//! Listing the trash and bringing back what is in it.
+//! The trash: putting manifests in, listing it, bringing back what is in it.
 
 use async_trait::async_trait;
 use oci::{Digest, RepoName, Tag};
@@ -8,12 +8,13 @@ use super::Durability::Durable;
 use super::collection::now;
 use super::rows::{During, corrupt, digest as read_digest, lock_repository, size};
 use super::transaction::commit;
-use super::{Postgres, outbox, tags};
+use super::{Postgres, manifests, outbox, tags};
+use crate::config::TagPattern;
 use crate::metadata::collection::{
     Trash, TrashPage, TrashedManifest, TrashedTag, Undelete, UndeleteOutcome, sql,
 };
 use crate::metadata::values::Times;
-use crate::metadata::{Change, Origin, Result};
+use crate::metadata::{Change, DeleteOutcome, Origin, Result};
 
 #[async_trait]
 impl Trash for Postgres {
@@ -247,4 +248,72 @@ async fn restore_closure(
         restored.push(read_digest(&stored)?);
     }
     Ok(restored)
+}
+
+pub(super) async fn put_in(
+    connection: &mut PgConnection,
+    repository: &RepoName,
+    digest: &Digest,
+    immutable: &[TagPattern],
+    actor: &str,
+    times: Times,
+) -> Result<DeleteOutcome> {
+    let Some(repository) = lock_repository(connection, repository).await? else {
+        return Ok(DeleteOutcome::Unknown);
+    };
+    let id: Option<i64> = sqlx::query_scalar(
+        "SELECT id FROM manifests WHERE repository_id = $1 AND digest = $2 AND deleted_at IS NULL",
+    )
+    .bind(repository)
+    .bind(digest.to_bytes())
+    .fetch_optional(&mut *connection)
+    .await
+    .during("finding a manifest to delete")?;
+    let Some(id) = id else {
+        return Ok(DeleteOutcome::Unknown);
+    };
+    let index: Option<Vec<u8>> = sqlx::query_scalar(
+        "SELECT m.digest FROM manifest_children c JOIN manifests m ON m.id = c.parent_id
+         WHERE c.repository_id = $1 AND c.child_digest = $2 AND m.deleted_at IS NULL LIMIT 1",
+    )
+    .bind(repository)
+    .bind(digest.to_bytes())
+    .fetch_optional(&mut *connection)
+    .await
+    .during("finding a manifest's indexes")?;
+    if let Some(index) = index {
+        return Ok(DeleteOutcome::ReferencedBy(read_digest(&index)?));
+    }
+    if !immutable.is_empty()
+        && let Some(tag) = tags::first_matching(connection, repository, id, immutable).await?
+    {
+        return Ok(DeleteOutcome::Tagged(tag));
+    }
+    // Its tags have the same time: so they are found when it is restored.
+    let at: i64 = sqlx::query_scalar(
+        "UPDATE manifests SET deleted_at = now_micros(), deleted_by = $2, review_at = now_micros() + $3,
+             review_reason = 'deleted'
+         WHERE id = $1 RETURNING deleted_at",
+    )
+    .bind(id)
+    .bind(actor)
+    .bind(times.undelete_window)
+    .fetch_one(&mut *connection)
+    .await
+    .during("moving a manifest to the trash")?;
+    let set = tags::Set {
+        repository,
+        manifest: id,
+        digest,
+        tags: &[],
+        actor,
+    };
+    set.delete_all(connection, at).await?;
+    let change = Change::Delete {
+        digest: *digest,
+        actor: actor.to_owned(),
+    };
+    outbox::tell(connection, repository, &change).await?;
+    manifests::count(connection, repository, -1).await?;
+    Ok(DeleteOutcome::Deleted)
 }

@@ -4,14 +4,16 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use oci::{Digest, RepoName};
 use sqlx::sqlite::SqliteConnection;
 
+use super::purge::{Purge, doom_unlinked, unlink};
 use super::rows::{During, stored_size};
 use super::writer::Durability::Async;
 use super::{Sqlite, Times, micros, now};
 use crate::metadata::Result;
 use crate::metadata::collection::{
-    Collection, Explain, ExplainPage, Fate, Pulls, ReviewQueue, Reviewed, clock_fault, sql,
+    Collection, Explain, ExplainPage, Fate, Pulls, ReviewQueue, Reviewed, clock_fault, pages, sql,
 };
 
 /// A batch ends after so long, or so many.
@@ -80,6 +82,45 @@ impl Collection for Sqlite {
             .await
     }
 
+    async fn hold(&self, repository: &RepoName, digest: &Digest, holder: &str, life: Duration) -> Result<()> {
+        let (repository, digest, holder) = (repository.clone(), *digest, holder.to_owned());
+        self.writer
+            .run(Async, move |connection| {
+                Box::pin(async move {
+                    sqlx::query(
+                        "INSERT INTO holds (repository_id, digest, holder, until)
+                             SELECT id, $2, $3, $4 FROM repositories WHERE name = $1 AND deleted_at IS NULL
+                         ON CONFLICT DO UPDATE SET until = max(until, excluded.until)",
+                    )
+                    .bind(repository.as_str())
+                    .bind(digest.to_bytes())
+                    .bind(holder)
+                    .bind(now() + micros(life))
+                    .execute(connection)
+                    .await
+                    .during("holding a manifest")?;
+                    Ok(())
+                })
+            })
+            .await
+    }
+
+    async fn expire_holds(&self, limit: u32) -> Result<u64> {
+        self.writer
+            .run_in_background(Async, move |connection| {
+                Box::pin(async move {
+                    let expired = sqlx::query(sql::EXPIRE_HOLDS)
+                        .bind(now())
+                        .bind(limit)
+                        .execute(connection)
+                        .await
+                        .during("forgetting holds")?;
+                    Ok(expired.rows_affected())
+                })
+            })
+            .await
+    }
+
     async fn review_queue(&self) -> Result<ReviewQueue> {
         let now = now();
         let (manifests, oldest_manifest): (i64, Option<i64>) = sqlx::query_as(sql::COUNT_DUE_MANIFESTS)
@@ -101,7 +142,7 @@ impl Collection for Sqlite {
     }
 
     async fn explain(&self, question: Explain) -> Result<ExplainPage> {
-        self.explain_page(question).await
+        pages::explain(self, question).await
     }
 
     async fn record_pulls(&self, pulls: Vec<Pulls>) -> Result<()> {
@@ -159,7 +200,7 @@ async fn review_manifests(connection: &mut SqliteConnection, times: Times) -> Re
             let purge = Purge {
                 repository,
                 id,
-                digest: found.item.digest.to_bytes(),
+                digest: found.item.digest,
                 size: stored_size(found.item.size),
                 counted: found.facts.deleted_at.is_none(),
                 review_at: now() + times.review_delay,
@@ -197,62 +238,6 @@ async fn keep_manifest(connection: &mut SqliteConnection, id: i64, review_at: Op
     Ok(())
 }
 
-/// A manifest that goes for good.
-struct Purge {
-    repository: i64,
-    id: i64,
-    digest: Vec<u8>,
-    size: i64,
-    /// Whether it is counted in the repository: not so in the trash.
-    counted: bool,
-    /// When what it held is reviewed.
-    review_at: i64,
-}
-
-impl Purge {
-    async fn run(self, connection: &mut SqliteConnection) -> Result<()> {
-        for statement in [sql::REVIEW_BLOBS, sql::REVIEW_CHILDREN] {
-            sqlx::query(statement)
-                .bind(self.repository)
-                .bind(self.id)
-                .bind(self.review_at)
-                .execute(&mut *connection)
-                .await
-                .during("enqueueing what a manifest held")?;
-        }
-        sqlx::query(sql::REVIEW_REFERRERS)
-            .bind(self.repository)
-            .bind(self.digest)
-            .bind(self.review_at)
-            .execute(&mut *connection)
-            .await
-            .during("enqueueing a manifest's referrers")?;
-        sqlx::query(sql::DELETE_MANIFEST)
-            .bind(self.id)
-            .execute(&mut *connection)
-            .await
-            .during("purging a manifest")?;
-        if self.counted {
-            sqlx::query(sql::COUNT_DOWN)
-                .bind(self.repository)
-                .execute(&mut *connection)
-                .await
-                .during("counting a purged manifest")?;
-        }
-        discharge(connection, self.repository, self.size).await
-    }
-}
-
-async fn discharge(connection: &mut SqliteConnection, repository: i64, bytes: i64) -> Result<()> {
-    sqlx::query(sql::CHARGE)
-        .bind(repository)
-        .bind(-bytes)
-        .execute(connection)
-        .await
-        .during("giving a repository bytes back")?;
-    Ok(())
-}
-
 async fn review_links(connection: &mut SqliteConnection, times: Times) -> Result<Reviewed> {
     let begun = Instant::now();
     let mut reviewed = Reviewed::default();
@@ -284,34 +269,6 @@ async fn review_links(connection: &mut SqliteConnection, times: Times) -> Result
         }
     }
     Ok(reviewed)
-}
-
-async fn unlink(connection: &mut SqliteConnection, repository: i64, blob: i64, size: i64) -> Result<()> {
-    sqlx::query(sql::DELETE_LINK)
-        .bind(repository)
-        .bind(blob)
-        .execute(&mut *connection)
-        .await
-        .during("deleting a link")?;
-    discharge(connection, repository, size).await
-}
-
-/// Deletes a blob that no repository has; returns its size then.
-async fn doom_unlinked(connection: &mut SqliteConnection, blob: i64, due_at: i64) -> Result<Option<u64>> {
-    let gone: Option<(String, i64)> = sqlx::query_as(sql::DELETE_BLOB)
-        .bind(blob)
-        .fetch_optional(&mut *connection)
-        .await
-        .during("deleting a blob")?;
-    let Some((key, size)) = gone else { return Ok(None) };
-    sqlx::query(sql::DOOM)
-        .bind(key)
-        .bind(size)
-        .bind(due_at)
-        .execute(connection)
-        .await
-        .during("dooming an object")?;
-    Ok(Some(super::rows::size(size)))
 }
 
 async fn expire_cache(
@@ -388,6 +345,7 @@ mod tests {
             sql::DELETED_TAGS,
             sql::LAST_DELETED,
             sql::TAG_AGES,
+            sql::EXPIRE_HOLDS,
         ];
         let others = [
             sql::MANIFEST_FACTS,

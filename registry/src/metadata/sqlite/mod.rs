@@ -19,6 +19,7 @@ mod log;
 mod manifests;
 mod outbox;
 mod policing;
+mod purge;
 mod rebuild;
 mod rows;
 mod tags;
@@ -321,6 +322,10 @@ mod tests {
         let store = Sqlite::open(&path, &Limits::default()).await.unwrap();
         suite::run(&store).await;
         store.close().await.unwrap();
+        assert!(
+            !path.with_extension("db-wal").exists(),
+            "one file holds everything"
+        );
         let first = store.opened().await.unwrap();
         let second = Sqlite::open(&path, &Limits::default())
             .await

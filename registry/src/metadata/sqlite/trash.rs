@@ -1,4 +1,4 @@
-//! Listing the trash and bringing back what is in it.
+//! The trash: putting manifests in, listing it, bringing back what is in it.
 
 use async_trait::async_trait;
 use oci::{Digest, RepoName, Tag};
@@ -7,10 +7,11 @@ use sqlx::sqlite::SqliteConnection;
 use super::rows::{During, corrupt, digest as read_digest, repository_id, size};
 use super::writer::Durability::Durable;
 use super::{Sqlite, Times, now, tags};
-use crate::metadata::Result;
+use crate::config::TagPattern;
 use crate::metadata::collection::{
     Trash, TrashPage, TrashedManifest, TrashedTag, Undelete, UndeleteOutcome, sql,
 };
+use crate::metadata::{Change, DeleteOutcome, Result};
 
 #[async_trait]
 impl Trash for Sqlite {
@@ -260,4 +261,70 @@ async fn restore_closure(
         restored.push(read_digest(&stored)?);
     }
     Ok(restored)
+}
+
+pub(super) async fn put_in(
+    connection: &mut SqliteConnection,
+    repository: &RepoName,
+    digest: &Digest,
+    immutable: &[TagPattern],
+    actor: &str,
+    times: Times,
+) -> Result<DeleteOutcome> {
+    let Some(repository) = repository_id(connection, repository).await? else {
+        return Ok(DeleteOutcome::Unknown);
+    };
+    let id: Option<i64> = sqlx::query_scalar(
+        "SELECT id FROM manifests WHERE repository_id = $1 AND digest = $2 AND deleted_at IS NULL",
+    )
+    .bind(repository)
+    .bind(digest.to_bytes())
+    .fetch_optional(&mut *connection)
+    .await
+    .during("finding a manifest to delete")?;
+    let Some(id) = id else {
+        return Ok(DeleteOutcome::Unknown);
+    };
+    let index: Option<Vec<u8>> = sqlx::query_scalar(
+        "SELECT m.digest FROM manifest_children c JOIN manifests m ON m.id = c.parent_id
+         WHERE c.repository_id = $1 AND c.child_digest = $2 AND m.deleted_at IS NULL LIMIT 1",
+    )
+    .bind(repository)
+    .bind(digest.to_bytes())
+    .fetch_optional(&mut *connection)
+    .await
+    .during("finding a manifest's indexes")?;
+    if let Some(index) = index {
+        return Ok(DeleteOutcome::ReferencedBy(read_digest(&index)?));
+    }
+    if !immutable.is_empty()
+        && let Some(tag) = tags::first_matching(connection, repository, id, immutable).await?
+    {
+        return Ok(DeleteOutcome::Tagged(tag));
+    }
+    let change = Change::Delete {
+        digest: *digest,
+        actor: actor.to_owned(),
+    };
+    let now = now();
+    sqlx::query(
+        "INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
+             SELECT repository_id, name, $3, 'delete', $4, $5 FROM tags WHERE repository_id = $1 AND manifest_id = $2;
+         DELETE FROM tags WHERE repository_id = $1 AND manifest_id = $2;
+         UPDATE manifests SET deleted_at = $5, deleted_by = $4, review_at = $6, review_reason = 'deleted' WHERE id = $2;
+         UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = $1;
+         INSERT INTO outbox (kind, repository, manifest, payload, at)
+             SELECT 'delete', name, $3, $7, $5 FROM repositories WHERE id = $1",
+    )
+    .bind(repository)
+    .bind(id)
+    .bind(digest.to_bytes())
+    .bind(actor)
+    .bind(now)
+    .bind(now + times.undelete_window)
+    .bind(change.to_json())
+    .execute(connection)
+    .await
+    .during("moving a manifest to the trash")?;
+    Ok(DeleteOutcome::Deleted)
 }

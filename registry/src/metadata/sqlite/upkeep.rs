@@ -174,8 +174,9 @@ impl Upkeep for Sqlite {
                 })
             })
             .await?;
+        // The last one to close writes the log back and deletes it: that needs the right to write.
         self.readers.close().await;
-        Ok(())
+        self.writer.close().await
     }
 }
 

@@ -8,8 +8,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use sqlx::Connection;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 use super::rows::{During, database_error};
 use crate::metadata::{MetadataError, Result};
@@ -38,6 +42,8 @@ pub(super) enum Durability {
 pub(super) struct Writer {
     foreground: mpsc::Sender<Box<dyn Job>>,
     background: mpsc::Sender<Box<dyn Job>>,
+    closing: CancellationToken,
+    task: Mutex<Option<JoinHandle<Result<()>>>>,
 }
 
 #[async_trait]
@@ -52,16 +58,27 @@ impl Writer {
     pub(super) fn start(connection: SqliteConnection) -> Self {
         let (foreground, jobs) = mpsc::channel(QUEUE_JOBS_MAX);
         let (background, later) = mpsc::channel(QUEUE_JOBS_MAX);
-        tokio::spawn(
-            Group {
-                connection,
-                synced: true,
-            }
-            .serve(jobs, later),
-        );
+        let closing = CancellationToken::new();
+        let group = Group {
+            connection,
+            synced: true,
+        };
+        let task = tokio::spawn(group.serve(jobs, later, closing.clone()));
         Self {
             foreground,
             background,
+            closing,
+            task: Mutex::new(Some(task)),
+        }
+    }
+
+    /// Ends the task once nobody waits, and closes its connection.
+    pub(super) async fn close(&self) -> Result<()> {
+        self.closing.cancel();
+        let task = self.task.lock().take();
+        match task {
+            Some(task) => task.await.unwrap_or(Err(MetadataError::Closed)),
+            None => Ok(()),
         }
     }
 
@@ -160,15 +177,19 @@ impl Group {
         mut self,
         mut jobs: mpsc::Receiver<Box<dyn Job>>,
         mut later: mpsc::Receiver<Box<dyn Job>>,
-    ) {
+        closing: CancellationToken,
+    ) -> Result<()> {
         let mut background_ran = Instant::now();
         loop {
             let (first, behind) = tokio::select! {
                 biased;
                 job = jobs.recv() => (job, false),
                 Some(job) = later.recv() => (Some(job), true),
+                () = closing.cancelled() => (None, false),
             };
-            let Some(first) = first else { return };
+            let Some(first) = first else {
+                return self.connection.close().await.during("closing the database");
+            };
             let mut group = vec![first];
             while group.len() < GROUP_JOBS_MAX
                 && let Ok(next) = jobs.try_recv()
@@ -198,7 +219,7 @@ impl Group {
             }
             if !goes_on {
                 tracing::error!("the metadata writer stops: only recovery can tell what was committed");
-                return;
+                return Err(MetadataError::Closed);
             }
         }
     }
@@ -316,7 +337,6 @@ fn is_undone(error: &MetadataError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sqlx::Connection;
 
     async fn writer() -> Writer {
         let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();

@@ -1,13 +1,13 @@
-//! Garbage collection and the trash, on a store whose delays are [`limits`].
+//! Garbage collection, on a store whose delays are [`limits`].
 
 use std::time::Duration;
 
 use super::*;
 use crate::config::Limits;
-use crate::metadata::collection::{Explain, Explained, Fate, Kind, Pulls, Reason, Undelete, UndeleteOutcome};
+use crate::metadata::collection::{Explain, Explained, Fate, Kind, Pulls, Reason};
 
 /// Long enough to act within on a busy machine, short enough to wait for.
-const WINDOW: Duration = Duration::from_millis(600);
+const WINDOW: Duration = Duration::from_millis(1200);
 
 pub(crate) fn limits() -> Limits {
     Limits {
@@ -26,11 +26,12 @@ pub(crate) async fn run(store: &dyn MetadataStore) {
     what_comes_after_a_sparse_manifest_is_held(store).await;
     cache_records_hold_their_layers_until_they_expire(store).await;
     pulls_keep_untagged_manifests(store).await;
-    the_trash_gives_back_what_was_deleted(store).await;
-    an_index_comes_back_with_what_it_lists(store).await;
-    a_tag_that_was_set_again_is_not_moved_silently(store).await;
-    usage_and_ages_are_known(store).await;
-    immutable_tags_stay(store).await;
+    a_running_build_keeps_what_it_uses(store).await;
+    trash::it_gives_back_what_was_deleted(store).await;
+    trash::an_index_comes_back_with_what_it_lists(store).await;
+    trash::a_tag_that_was_set_again_is_not_moved_silently(store).await;
+    policing::usage_and_ages_are_known(store).await;
+    policing::immutable_tags_stay(store).await;
     a_pause_lasts_until_it_is_confirmed(store).await;
 }
 
@@ -46,15 +47,15 @@ pub(super) async fn review(store: &dyn MetadataStore) {
 }
 
 /// Collects until it is so.
-async fn until(store: &dyn MetadataStore, what: &str, condition: impl AsyncFn() -> bool) {
-    for _ in 0..400 {
+pub(super) async fn until(store: &dyn MetadataStore, what: &str, condition: impl AsyncFn() -> bool) {
+    for _ in 0..800 {
         review(store).await;
         if condition().await {
             return;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("{what}: not after eight seconds");
+    panic!("{what}: not after sixteen seconds");
 }
 
 /// Collects for longer than anything waits.
@@ -77,11 +78,20 @@ pub(super) async fn explained(
     store.explain(question).await.unwrap().items
 }
 
-async fn reason(store: &dyn MetadataStore, repository: &RepoName, digest: &Digest) -> Option<Reason> {
+pub(super) async fn reason(
+    store: &dyn MetadataStore,
+    repository: &RepoName,
+    digest: &Digest,
+) -> Option<Reason> {
     explained(store, repository, digest).await.pop()?.verdict.reason
 }
 
-async fn image(store: &dyn MetadataStore, here: &RepoName, name: &str, tags: &[&str]) -> (Digest, Digest) {
+pub(super) async fn image(
+    store: &dyn MetadataStore,
+    here: &RepoName,
+    name: &str,
+    tags: &[&str],
+) -> (Digest, Digest) {
     let layer = blob(store, here, &format!("layer of {name}")).await;
     let mut put = manifest(here, &format!("image {name}"));
     put.blobs = vec![layer];
@@ -89,25 +99,8 @@ async fn image(store: &dyn MetadataStore, here: &RepoName, name: &str, tags: &[&
     (stored(store, put).await, layer)
 }
 
-async fn is_there(store: &dyn MetadataStore, here: &RepoName, digest: &Digest) -> bool {
+pub(super) async fn is_there(store: &dyn MetadataStore, here: &RepoName, digest: &Digest) -> bool {
     !explained(store, here, digest).await.is_empty()
-}
-
-async fn undelete(
-    store: &dyn MetadataStore,
-    here: &RepoName,
-    tag: Option<&str>,
-    digest: Option<Digest>,
-    force: bool,
-) -> UndeleteOutcome {
-    let undelete = Undelete {
-        repository: here.clone(),
-        tag: tag.map(super::tag),
-        digest,
-        force,
-        actor: "tester".to_owned(),
-    };
-    store.undelete(undelete).await.unwrap()
 }
 
 async fn what_nothing_refers_to_goes(store: &dyn MetadataStore) {
@@ -142,6 +135,12 @@ async fn what_nothing_refers_to_goes(store: &dyn MetadataStore) {
     store.forget_doomed(&keys).await.unwrap();
     let queue = store.review_queue().await.unwrap();
     assert_eq!((queue.manifests, queue.links), (0, 0));
+    let events = store.events_to_journal(1000).await.unwrap();
+    let purged = events
+        .iter()
+        .filter(|event| event.change == Change::purged(gone))
+        .count();
+    assert_eq!(purged, 1, "a journal without it would bring the image back");
 }
 
 async fn a_blob_lives_as_long_as_one_repository_has_it(store: &dyn MetadataStore) {
@@ -303,175 +302,27 @@ async fn pulls_keep_untagged_manifests(store: &dyn MetadataStore) {
     .await;
 }
 
-async fn the_trash_gives_back_what_was_deleted(store: &dyn MetadataStore) {
-    let here = repo("gc/trash");
-    let (image, layer) = image(store, &here, "deleted", &["a", "b"]).await;
-    assert!(store.delete_tag(&here, &tag("a"), "tester").await.unwrap());
-    let tags = store.list_deleted_tags(&here, 10).await.unwrap();
-    assert_eq!((tags.len(), &tags[0].tag, tags[0].digest), (1, &tag("a"), image));
-    let restored = |manifests: &[Digest], tags: &[&str]| UndeleteOutcome::Restored {
-        manifests: manifests.to_vec(),
-        tags: tags.iter().map(|name| tag(name)).collect(),
-    };
-    assert_eq!(
-        undelete(store, &here, Some("a"), None, false).await,
-        restored(&[], &["a"])
-    );
-    assert_eq!(store.resolve_tag(&here, &tag("a")).await.unwrap(), Some(image));
-
-    store.delete_manifest(&here, &image, &[], "tester").await.unwrap();
-    assert_eq!(reason(store, &here, &image).await, Some(Reason::Trashed));
-    assert_eq!(
-        store.hide_blob(&here, &layer).await.unwrap(),
-        DeleteOutcome::Deleted
-    );
-    review(store).await;
-    let page = store.list_trash(&here, (0, 0), 10).await.unwrap();
-    assert_eq!((page.manifests.len(), page.manifests[0].digest), (1, image));
-    assert_eq!(page.manifests[0].deleted_by, "tester");
-    assert_eq!(store.list_deleted_tags(&here, 10).await.unwrap().len(), 2);
-    assert_eq!(
-        undelete(store, &here, None, Some(image), false).await,
-        restored(&[image], &["a", "b"])
-    );
-    assert!(store.find_manifest(&here, &image).await.unwrap().is_some());
-    assert!(
-        store.find_blob(&here, &layer).await.unwrap().is_some(),
-        "its blob is visible again"
-    );
-    assert!(store.list_repositories(None, 1000).await.unwrap().contains(&here));
-    assert_eq!(store.list_trash(&here, (0, 0), 10).await.unwrap().manifests, []);
-    assert_eq!(
-        undelete(store, &here, None, Some(image), false).await,
-        UndeleteOutcome::Unknown
-    );
-
-    store.delete_manifest(&here, &image, &[], "tester").await.unwrap();
-    until(store, "it is purged", async || {
-        !is_there(store, &here, &image).await
+/// Even what was deleted meanwhile: the build has read the manifest and needs its layers.
+async fn a_running_build_keeps_what_it_uses(store: &dyn MetadataStore) {
+    let here = repo("gc/held");
+    let (held, layer) = image(store, &here, "held", &["base"]).await;
+    let (other, _) = image(store, &here, "not held", &["other"]).await;
+    store.hold(&here, &held, "build-1", WINDOW * 4).await.unwrap();
+    for digest in [&held, &other] {
+        store.delete_manifest(&here, digest, &[], "tester").await.unwrap();
+    }
+    until(store, "what nobody holds goes", async || {
+        !is_there(store, &here, &other).await
     })
     .await;
-    assert_eq!(
-        undelete(store, &here, Some("a"), None, false).await,
-        UndeleteOutcome::Unknown
-    );
-    assert_eq!(store.list_deleted_tags(&here, 10).await.unwrap(), []);
-}
-
-async fn an_index_comes_back_with_what_it_lists(store: &dyn MetadataStore) {
-    let here = repo("gc/index");
-    let (child, _) = image(store, &here, "platform", &[]).await;
-    let mut list = manifest(&here, "platforms");
-    list.children = vec![child];
-    list.tags = vec![tag("latest")];
-    let index = stored(store, list).await;
-    store.delete_manifest(&here, &index, &[], "tester").await.unwrap();
-    assert_eq!(
-        store.delete_manifest(&here, &child, &[], "tester").await.unwrap(),
-        DeleteOutcome::Deleted
-    );
-    assert_eq!(
-        reason(store, &here, &child).await,
-        Some(Reason::Index(index)),
-        "it goes after its index"
-    );
-    let UndeleteOutcome::Restored { mut manifests, tags } =
-        undelete(store, &here, Some("latest"), None, false).await
-    else {
-        panic!("the index is in the trash")
-    };
-    manifests.sort();
-    let mut expected = vec![index, child];
-    expected.sort();
-    assert_eq!((manifests, tags), (expected, vec![tag("latest")]));
-    assert!(store.find_manifest(&here, &child).await.unwrap().is_some());
-}
-
-async fn a_tag_that_was_set_again_is_not_moved_silently(store: &dyn MetadataStore) {
-    let here = repo("gc/taken");
-    let (first, _) = image(store, &here, "first", &["v1"]).await;
-    store.delete_tag(&here, &tag("v1"), "tester").await.unwrap();
-    let (second, _) = image(store, &here, "second", &["v1"]).await;
-    assert_eq!(
-        undelete(store, &here, Some("v1"), None, false).await,
-        UndeleteOutcome::Taken {
-            tag: tag("v1"),
-            digest: second
-        }
-    );
-    undelete(store, &here, Some("v1"), None, true).await;
-    assert_eq!(store.resolve_tag(&here, &tag("v1")).await.unwrap(), Some(first));
-    undelete(store, &here, Some("v1"), Some(second), true).await;
-    assert_eq!(store.resolve_tag(&here, &tag("v1")).await.unwrap(), Some(second));
-}
-
-async fn usage_and_ages_are_known(store: &dyn MetadataStore) {
-    let here = repo("gc/usage");
-    assert_eq!(store.usage_bytes(&here).await.unwrap(), 0);
-    let (digest, _) = image(store, &here, "used", &["a", "b"]).await;
-    let bytes = ("layer of used".len() + "image used".len()) as u64;
-    assert_eq!(store.usage_bytes(&here).await.unwrap(), bytes);
-    assert_eq!(store.trash_bytes(&here).await.unwrap(), 0);
-    let pulls = Pulls {
-        repository: here.clone(),
-        digest,
-        count: 1,
-    };
-    store.record_pulls(vec![pulls]).await.unwrap();
-    let ages = store.list_tag_ages(&here, None, 1).await.unwrap();
-    assert_eq!(
-        (ages.len(), &ages[0].name, ages[0].digest),
-        (1, &tag("a"), digest)
-    );
-    assert!(ages[0].pulled_at.unwrap() >= ages[0].updated_at);
-    let rest = store.list_tag_ages(&here, Some("a"), 10).await.unwrap();
-    assert_eq!((rest.len(), &rest[0].name), (1, &tag("b")));
-    // Set again meanwhile: it is no longer that old.
-    image(store, &here, "used", &["a"]).await;
-    assert!(!store.expire_tag(&here, &ages[0], "policy").await.unwrap());
-    assert!(store.expire_tag(&here, &rest[0], "policy").await.unwrap());
-    assert_eq!(
-        store.list_deleted_tags(&here, 10).await.unwrap()[0].deleted_by,
-        "policy"
-    );
-    store
-        .delete_manifest(&here, &digest, &[], "tester")
-        .await
-        .unwrap();
-    assert_eq!(store.usage_bytes(&here).await.unwrap(), bytes, "the trash counts");
-    assert_eq!(store.trash_bytes(&here).await.unwrap(), bytes);
-}
-
-async fn immutable_tags_stay(store: &dyn MetadataStore) {
-    let here = repo("gc/immutable");
-    let (first, _) = image(store, &here, "first", &["v1"]).await;
-    let mut put = manifest(&here, "image second");
-    put.tags = vec![tag("new"), tag("v1")];
-    put.immutable = vec![tag("v1")];
-    assert_eq!(
-        store.put_manifest(put.clone()).await.unwrap(),
-        PutOutcome::Immutable(tag("v1"))
-    );
-    assert_eq!(
-        store.resolve_tag(&here, &tag("new")).await.unwrap(),
-        None,
-        "all or nothing"
-    );
-    assert_eq!(store.find_manifest(&here, &put.digest).await.unwrap(), None);
-    let patterns = ["v*".parse().unwrap()];
-    assert_eq!(
-        store
-            .delete_manifest(&here, &first, &patterns, "tester")
-            .await
-            .unwrap(),
-        DeleteOutcome::Tagged(tag("v1"))
-    );
-    let mut again = put.clone();
-    again.digest = first;
-    again.bytes = Bytes::from_static(b"image first");
-    again.tags = vec![tag("v1")];
-    stored(store, again).await;
-    assert_eq!(store.resolve_tag(&here, &tag("v1")).await.unwrap(), Some(first));
+    assert_eq!(reason(store, &here, &held).await, Some(Reason::Build));
+    assert!(store.find_blob(&here, &layer).await.unwrap().is_some());
+    until(store, "the hold ends", async || {
+        !is_there(store, &here, &held).await
+    })
+    .await;
+    assert_eq!(store.expire_holds(10).await.unwrap(), 1);
+    assert_eq!(store.expire_holds(10).await.unwrap(), 0);
 }
 
 async fn a_pause_lasts_until_it_is_confirmed(store: &dyn MetadataStore) {

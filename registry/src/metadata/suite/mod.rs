@@ -6,7 +6,9 @@ mod content;
 mod events;
 mod leases;
 mod naming;
+mod policing;
 pub(crate) mod race;
+mod trash;
 
 use bytes::Bytes;
 use oci::{Algorithm, Digest, RepoName, Tag};
