@@ -21,6 +21,10 @@ pub struct DatabaseConfig {
     /// How long a request waits for a server that restarts, or for a free connection.
     #[serde(with = "units::time")]
     pub wait_max: Duration,
+    /// When PostgreSQL has left a transaction without an answer for so long, its connections are given up and made anew:
+    /// its machine may be gone. A single statement has four fifths of it.
+    #[serde(with = "units::time")]
+    pub silence_max: Duration,
 }
 
 impl Default for DatabaseConfig {
@@ -29,6 +33,7 @@ impl Default for DatabaseConfig {
             url: None,
             connections_max: 16,
             wait_max: Duration::from_secs(10),
+            silence_max: Duration::from_secs(30),
         }
     }
 }
@@ -43,7 +48,13 @@ impl DatabaseConfig {
             require(known, "database.url", problem)?;
         }
         require(self.connections_max > 0, "database.connections_max", "is 0")?;
-        require(!self.wait_max.is_zero(), "database.wait_max", "is 0")
+        require(!self.wait_max.is_zero(), "database.wait_max", "is 0")?;
+        let short = Duration::from_secs(1);
+        require(
+            self.silence_max >= short,
+            "database.silence_max",
+            "is less than 1s",
+        )
     }
 
     fn shown_url(&self) -> Option<String> {
@@ -57,6 +68,7 @@ impl fmt::Debug for DatabaseConfig {
             .field("url", &self.shown_url())
             .field("connections_max", &self.connections_max)
             .field("wait_max", &self.wait_max)
+            .field("silence_max", &self.silence_max)
             .finish()
     }
 }

@@ -20,10 +20,12 @@ pub(super) use pulls::PullCounts;
 
 /// A round that takes longer goes on in another.
 const ROUND_TIME_MAX: Duration = Duration::from_secs(60);
-/// Cache records, and holds, that expire in one transaction.
+/// Cache records, holds and changes of tags that go in one transaction.
 const CACHE_BATCH: u32 = 50;
 /// Longer than a build takes. Nothing ends a hold before: a day is short beside the window of an untagged image.
 const HELD_FOR: Duration = Duration::from_secs(24 * 3600);
+/// What happened to tags is known for so long, and for as long as they can be restored.
+const HISTORY_MIN: Duration = Duration::from_secs(90 * 24 * 3600);
 /// How often pulls are written down.
 const PULLS_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -81,7 +83,8 @@ impl Registry {
                 .metadata
                 .expire_cache(self.limits.cache_unused_max, CACHE_BATCH)
                 .await?;
-            self.metadata.expire_holds(CACHE_BATCH).await?;
+            let history = HISTORY_MIN.max(self.limits.undelete_window);
+            self.metadata.forget(history, CACHE_BATCH).await?;
             let manifests = self.metadata.review_manifests().await?;
             for (repository, digest) in &manifests.removed {
                 self.caches.manifests.changed(repository, digest);

@@ -41,8 +41,9 @@ pub(crate) trait Collection: Send + Sync {
     async fn expire_cache(&self, unused: Duration, limit: u32) -> Result<u64>;
     /// Keeps a manifest for `holder`, who is about to use what it refers to, for `life` from now.
     async fn hold(&self, repository: &RepoName, digest: &Digest, holder: &str, life: Duration) -> Result<()>;
-    /// Forgets holds that are over; returns how many, at most `limit`.
-    async fn expire_holds(&self, limit: u32) -> Result<u64>;
+    /// Forgets holds that are over and what happened to tags longer ago than `history`, at most `limit` of each; returns
+    /// how many.
+    async fn forget(&self, history: Duration, limit: u32) -> Result<u64>;
     /// What waits for a review.
     async fn review_queue(&self) -> Result<ReviewQueue>;
     /// Tells the fate of things, a page at a time.

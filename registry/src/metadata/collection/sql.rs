@@ -90,6 +90,9 @@ pub(in crate::metadata) const DELETE_MEMOS: &str = "DELETE FROM cache_memos WHER
 pub(in crate::metadata) const EXPIRE_HOLDS: &str =
     "DELETE FROM holds WHERE (repository_id, digest, holder) IN (
          SELECT repository_id, digest, holder FROM holds WHERE until <= $1 ORDER BY until LIMIT $2)";
+/// `$1` before, `$2` how many. Ids grow with time, so that the oldest are found without an index of times.
+pub(in crate::metadata) const FORGET_TAG_EVENTS: &str = "DELETE FROM tag_events WHERE at < $1
+     AND id IN (SELECT id FROM tag_events WHERE id > 0 ORDER BY id LIMIT $2)";
 
 /// `$1` the repository's name, `$2` the digest, `$3` now, `$4` how many.
 pub(in crate::metadata) const RECORD_PULLS: &str =

@@ -22,7 +22,7 @@ impl Accounts for Postgres {
     async fn policy_version(&self) -> Result<i64> {
         self.retrying(|| async {
             sqlx::query_scalar(sql::VERSION)
-                .fetch_one(&self.pool)
+                .fetch_one(&self.pool())
                 .await
                 .during("reading the policy's version")
         })
@@ -38,7 +38,7 @@ impl Accounts for Postgres {
     }
 
     async fn change_user(&self, name: &str, change: UserChange) -> Result<bool> {
-        let now = now(&self.pool).await?;
+        let now = now(&self.pool()).await?;
         self.change(Change::change_user(name, change, now)).await
     }
 
@@ -132,7 +132,7 @@ impl Accounts for Postgres {
                     .bind(&range.low)
                     .bind(high)
                     .bind(i64::from(limit))
-                    .fetch_all(&self.pool)
+                    .fetch_all(&self.pool())
                     .await
                     .during("listing repositories of a range")
             })
@@ -144,7 +144,7 @@ impl Accounts for Postgres {
 impl Postgres {
     async fn read_accounts(&self) -> Result<AccountRows> {
         let doing = "reading accounts";
-        let mut tx = self.pool.begin_with(SNAPSHOT).await.during(doing)?;
+        let mut tx = self.pool().begin_with(SNAPSHOT).await.during(doing)?;
         let version = sqlx::query_scalar(sql::VERSION)
             .fetch_one(&mut *tx)
             .await

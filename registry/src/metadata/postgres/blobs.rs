@@ -72,7 +72,7 @@ impl Blobs for Postgres {
                 sqlx::query_scalar(REPOSITORIES_OF)
                     .bind(digest.to_bytes())
                     .bind(i64::from(limit))
-                    .fetch_all(&self.pool)
+                    .fetch_all(&self.pool())
                     .await
                     .during("finding a blob's repositories")
             })

@@ -37,7 +37,7 @@ impl CacheRecords for Postgres {
                     .bind(repository.as_str())
                     .bind(keys)
                     .bind(LAST_USED_STEP_MICROS)
-                    .fetch_all(&self.pool)
+                    .fetch_all(&self.pool())
                     .await
                     .during("finding cache records")
             })
@@ -72,7 +72,7 @@ impl CacheRecords for Postgres {
             sqlx::query_as(MEMOS)
                 .bind(repository.as_str())
                 .bind(keys)
-                .fetch_all(&self.pool)
+                .fetch_all(&self.pool())
                 .await
                 .during("finding memos")
         })

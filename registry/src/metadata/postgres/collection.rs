@@ -37,7 +37,7 @@ impl Collection for Postgres {
     async fn collection_paused(&self) -> Result<Option<String>> {
         self.retrying(|| async {
             sqlx::query_scalar("SELECT gc_paused FROM store")
-                .fetch_one(&self.pool)
+                .fetch_one(&self.pool())
                 .await
                 .during("reading whether collection is paused")
         })
@@ -119,33 +119,40 @@ impl Collection for Postgres {
         .await
     }
 
-    async fn expire_holds(&self, limit: u32) -> Result<u64> {
+    async fn forget(&self, history: Duration, limit: u32) -> Result<u64> {
         self.retrying(|| async {
             let mut tx = self.begin(Async).await?;
             let now = now(&mut *tx).await?;
-            let expired = sqlx::query(sql::EXPIRE_HOLDS)
-                .bind(now)
-                .bind(i64::from(limit))
-                .execute(&mut *tx)
-                .await
-                .during("forgetting holds")?;
+            let mut forgotten = 0;
+            for (statement, before) in [
+                (sql::EXPIRE_HOLDS, now),
+                (sql::FORGET_TAG_EVENTS, now - micros(history)),
+            ] {
+                forgotten += sqlx::query(statement)
+                    .bind(before)
+                    .bind(i64::from(limit))
+                    .execute(&mut *tx)
+                    .await
+                    .during("forgetting what is over")?
+                    .rows_affected();
+            }
             commit(tx).await?;
-            Ok(expired.rows_affected())
+            Ok(forgotten)
         })
         .await
     }
 
     async fn review_queue(&self) -> Result<ReviewQueue> {
         self.retrying(|| async {
-            let now = now(&self.pool).await?;
+            let now = now(&self.pool()).await?;
             let (manifests, oldest_manifest): (i64, Option<i64>) = sqlx::query_as(sql::COUNT_DUE_MANIFESTS)
                 .bind(now)
-                .fetch_one(&self.pool)
+                .fetch_one(&self.pool())
                 .await
                 .during("counting manifests to review")?;
             let (links, oldest_link): (i64, Option<i64>) = sqlx::query_as(sql::COUNT_DUE_LINKS)
                 .bind(now)
-                .fetch_one(&self.pool)
+                .fetch_one(&self.pool())
                 .await
                 .during("counting links to review")?;
             let oldest = oldest_manifest.into_iter().chain(oldest_link).min();
@@ -180,9 +187,9 @@ impl Postgres {
     async fn due(&self, candidates: &'static str) -> Result<Vec<(i64, i64)>> {
         self.retrying(|| async {
             sqlx::query_as(candidates)
-                .bind(now(&self.pool).await?)
+                .bind(now(&self.pool()).await?)
                 .bind(BATCH)
-                .fetch_all(&self.pool)
+                .fetch_all(&self.pool())
                 .await
                 .during("finding reviews that are due")
         })

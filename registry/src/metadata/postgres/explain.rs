@@ -53,7 +53,7 @@ impl Rows for Postgres {
             .bind(at)
             .bind(row)
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await
             .during("listing manifests to review")
     }
@@ -68,7 +68,7 @@ impl Rows for Postgres {
             .bind(repository)
             .bind(blob)
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await
             .during("listing links to review")
     }
@@ -82,7 +82,7 @@ impl Rows for Postgres {
             .bind(repository)
             .bind(after)
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await
             .during("listing what a repository has")
     }
@@ -91,17 +91,17 @@ impl Rows for Postgres {
         sqlx::query_as(sql::ROWS_OF_DIGEST)
             .bind(repository)
             .bind(digest.to_bytes())
-            .fetch_one(&self.pool)
+            .fetch_one(&self.pool())
             .await
             .during("finding what has a digest")
     }
 
     async fn explain_row(&self, row: Cursor) -> Result<Option<Explained>> {
         Ok(match row.kind {
-            Kind::Manifest => manifest(&self.pool, row.row, now(&self.pool).await?, self.times)
+            Kind::Manifest => manifest(&self.pool(), row.row, now(&self.pool()).await?, self.times)
                 .await?
                 .map(|found| found.item),
-            Kind::Blob => link(&self.pool, row.repository, row.row)
+            Kind::Blob => link(&self.pool(), row.repository, row.row)
                 .await?
                 .map(|found| found.item),
         })
@@ -111,7 +111,7 @@ impl Rows for Postgres {
 impl Postgres {
     pub(super) async fn read_repository_id(&self, name: &RepoName) -> Result<Option<i64>> {
         self.retrying(|| async {
-            let mut connection = self.pool.acquire().await.during("finding a repository")?;
+            let mut connection = self.pool().acquire().await.during("finding a repository")?;
             repository_id(&mut connection, name).await
         })
         .await

@@ -23,7 +23,7 @@ impl Integrity for Postgres {
                 )
                 .bind(after)
                 .bind(i64::from(limit))
-                .fetch_all(&self.pool)
+                .fetch_all(&self.pool())
                 .await
                 .during("listing blobs to verify")
             })
@@ -38,7 +38,7 @@ impl Integrity for Postgres {
                     "SELECT id, digest, size, storage_key FROM blobs WHERE digest = $1 AND state = 0",
                 )
                 .bind(digest.to_bytes())
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.pool())
                 .await
                 .during("finding a blob to verify")
             })
@@ -81,7 +81,7 @@ impl Integrity for Postgres {
         self.retrying(|| async {
             sqlx::query_scalar("SELECT value FROM progress WHERE name = $1")
                 .bind(job)
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.pool())
                 .await
                 .during("reading a job's progress")
         })

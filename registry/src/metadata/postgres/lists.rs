@@ -40,7 +40,7 @@ impl Lists for Postgres {
                     .bind(repository.as_str())
                     .bind(after.unwrap_or_default())
                     .bind(i64::from(limit))
-                    .fetch_optional(&self.pool)
+                    .fetch_optional(&self.pool())
                     .await
                     .during("listing tags")
             })
@@ -57,7 +57,7 @@ impl Lists for Postgres {
                 sqlx::query_scalar(REPOSITORIES)
                     .bind(after.unwrap_or_default())
                     .bind(i64::from(limit))
-                    .fetch_all(&self.pool)
+                    .fetch_all(&self.pool())
                     .await
                     .during("listing repositories")
             })
@@ -82,7 +82,7 @@ impl Lists for Postgres {
                     .bind(wanted)
                     .bind(&after_digest)
                     .bind(i64::from(query.limit))
-                    .fetch_all(&self.pool)
+                    .fetch_all(&self.pool())
                     .await
                     .during("listing referrers")
             })

@@ -91,7 +91,7 @@ impl Postgres {
                     "SELECT pushed_at, media_type, payload FROM manifests WHERE id = $1 AND deleted_at IS NULL",
                 )
                 .bind(found.id)
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.pool())
                 .await
                 .during("reading a manifest")
             })

@@ -15,6 +15,7 @@ mod collection;
 mod explain;
 mod integrity;
 mod leases;
+mod link;
 mod lists;
 mod manifests;
 mod open;
@@ -32,20 +33,20 @@ mod trash;
 mod upkeep;
 mod uploads;
 
-use std::time::Duration;
+use std::sync::Arc;
 
 use moka::sync::Cache;
-use sqlx::postgres::PgPool;
 
 use super::values::Times;
 use super::{MetadataStore, Opened, StoredManifest};
+use link::Link;
 use resolver::Resolver;
 
 /// The schema generation that this binary reads and writes; compared with `store.min_binary`.
 const GENERATION: i64 = 1;
 
 pub(crate) struct Postgres {
-    pool: PgPool,
+    link: Arc<Link>,
     resolver: Resolver,
     /// By id and time of the push.
     manifests: Cache<(i64, i64), StoredManifest>,
@@ -55,8 +56,6 @@ pub(crate) struct Postgres {
     /// This process, among those that write uploads.
     replica: String,
     times: Times,
-    /// How long a request waits for a server that is away.
-    wait_max: Duration,
 }
 
 impl MetadataStore for Postgres {

@@ -1,12 +1,14 @@
 //! Connecting, migrating, and knowing the store again.
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use moka::sync::Cache;
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgConnection};
 use sqlx::{ConnectOptions, Connection};
 
+use super::link::Link;
 use super::resolver::Resolver;
 use super::rows::During;
 use super::transaction::retrying;
@@ -28,13 +30,12 @@ const MIGRATION_WAIT_MAX: Duration = Duration::from_secs(60);
 /// the planner, which knows nothing of a new database and averages of an old one, must not think otherwise (a base
 /// layer may be linked in every repository). A request never waits long for another's locks, and a replica
 /// that stalls inside a transaction does not hold up the rest.
-const SETTINGS: [(&str, &str); 7] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("join_collapse_limit", "1"),
     ("enable_seqscan", "off"),
     ("enable_hashjoin", "off"),
     ("enable_mergejoin", "off"),
     ("lock_timeout", "10s"),
-    ("statement_timeout", "60s"),
     ("idle_in_transaction_session_timeout", "60s"),
 ];
 
@@ -47,10 +48,13 @@ impl Postgres {
         boot_id: String,
         limits: &Limits,
     ) -> Result<Self> {
+        let statement_millis = (config.silence_max * 4 / 5).as_millis().to_string();
         let options = PgConnectOptions::from_str(url)
             .during("reading its URL")?
             .application_name("layeryard")
             .options(SETTINGS)
+            // The server gives a statement up before we give the server up.
+            .options([("statement_timeout", statement_millis.as_str())])
             .disable_statement_logging();
         let opened = retrying(config.wait_max, || async {
             let mut connection = PgConnection::connect_with(&options).await.during("connecting")?;
@@ -59,27 +63,21 @@ impl Postgres {
             Ok(opened)
         })
         .await?;
-        let pool = PgPoolOptions::new()
-            .max_connections(config.connections_max)
-            .acquire_timeout(config.wait_max)
-            // A broken connection shows at the first statement, which is then repeated on another one.
-            .test_before_acquire(false)
-            .connect_lazy_with(options);
+        let link = Arc::new(Link::new(options, config));
         let times = Times::of(limits);
         Ok(Self {
-            resolver: Resolver::start(&pool, config.wait_max, times.review_delay / 2),
+            resolver: Resolver::start(&link, times.review_delay / 2),
             manifests: Cache::builder()
                 .max_capacity(MANIFEST_CACHE_BYTES)
                 .weigher(|_, manifest: &StoredManifest| {
                     u32::try_from(manifest.bytes.len() + 300).unwrap_or(u32::MAX)
                 })
                 .build(),
-            pool,
+            link,
             opened,
             boot_id,
             replica: uuid::Uuid::new_v4().to_string(),
             times,
-            wait_max: config.wait_max,
         })
     }
 }

@@ -100,7 +100,7 @@ impl Outbox for Postgres {
                 sqlx::query_as(DUE)
                     .bind(endpoint)
                     .bind(i64::from(limit))
-                    .fetch_all(&self.pool)
+                    .fetch_all(&self.pool())
                     .await
                     .during("finding due deliveries")
             })
@@ -150,7 +150,7 @@ impl Outbox for Postgres {
                          coalesce(pg_sequence_last_value(pg_get_serial_sequence('outbox', 'id')::regclass), 0)
                      FROM store",
                 )
-                .fetch_one(&self.pool)
+                .fetch_one(&self.pool())
                 .await
                 .during("reading the journal's position")
             })
@@ -171,7 +171,7 @@ impl Outbox for Postgres {
                 )
                 .bind(after)
                 .bind(i64::from(limit))
-                .fetch_all(&self.pool)
+                .fetch_all(&self.pool())
                 .await
                 .during("reading manifests for a snapshot")
             })
@@ -200,7 +200,7 @@ impl Postgres {
             .retrying(|| async {
                 sqlx::query_as(sql)
                     .bind(i64::from(limit))
-                    .fetch_all(&self.pool)
+                    .fetch_all(&self.pool())
                     .await
                     .during("reading the outbox")
             })

@@ -17,7 +17,7 @@ impl Policing for Postgres {
             .retrying(|| async {
                 sqlx::query_scalar(sql::USAGE)
                     .bind(repository.as_str())
-                    .fetch_one(&self.pool)
+                    .fetch_one(&self.pool())
                     .await
                     .during("reading a repository's usage")
             })

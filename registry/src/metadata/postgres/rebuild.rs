@@ -74,7 +74,7 @@ impl Rebuild for Postgres {
                          AND NOT EXISTS (SELECT 1 FROM doomed d WHERE d.key = q.key)",
                 )
                 .bind(&wanted)
-                .fetch_all(&self.pool)
+                .fetch_all(&self.pool())
                 .await
                 .during("looking objects up")
             })

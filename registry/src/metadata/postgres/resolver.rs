@@ -5,15 +5,13 @@
 //! of a query that began after its question, and the more is asked, the less each question costs.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::future::BoxFuture;
 use oci::{Digest, RepoName, Tag};
-use sqlx::postgres::PgPool;
 use tokio::sync::{mpsc, oneshot};
 
+use super::link::Link;
 use super::rows::During;
-use super::transaction::retrying;
 use crate::metadata::{MetadataError, Result};
 
 /// Names in one query.
@@ -83,10 +81,9 @@ pub(super) struct Resolver {
 
 impl Resolver {
     /// `soon_micros` is how near a review may be before the answer says so.
-    pub(super) fn start(pool: &PgPool, wait_max: Duration, soon_micros: i64) -> Self {
+    pub(super) fn start(link: &Arc<Link>, soon_micros: i64) -> Self {
         let access = Access {
-            pool: pool.clone(),
-            wait_max,
+            link: Arc::clone(link),
             soon_micros,
         };
         Self {
@@ -119,8 +116,7 @@ impl Resolver {
 
 #[derive(Clone)]
 struct Access {
-    pool: PgPool,
-    wait_max: Duration,
+    link: Arc<Link>,
     soon_micros: i64,
 }
 
@@ -140,7 +136,7 @@ impl Access {
             .bind(repositories)
             .bind(names)
             .bind(self.soon_micros)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.link.pool())
             .await
             .during("finding manifests")?;
         let found = |(id, digest, pushed_at, review_soon): Row| {
@@ -166,7 +162,7 @@ impl Access {
             .bind(&batch.repositories)
             .bind(&batch.names)
             .bind(self.soon_micros)
-            .fetch_all(&self.pool)
+            .fetch_all(&self.link.pool())
             .await
             .during("finding blobs")?;
         let found = |(repository_id, blob_id, size, key, review_soon): Row| {
@@ -235,7 +231,7 @@ async fn serve<K, F>(access: Access, query: Query<K, F>, mut waiting: mpsc::Rece
             answers.push(question.answer);
         }
         // Who hung up is no longer waiting for the answer.
-        match retrying(access.wait_max, || query(&access, &batch)).await {
+        match access.link.retrying(|| query(&access, &batch)).await {
             Ok(found) => {
                 for (answer, found) in answers.into_iter().zip(found) {
                     let _ = answer.send(Ok(found));

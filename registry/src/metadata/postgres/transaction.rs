@@ -4,6 +4,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use sqlx::Transaction;
+use sqlx::postgres::PgPool;
 
 use super::rows::{During, Trouble, trouble};
 use super::{Durability, Postgres};
@@ -19,12 +20,16 @@ const LOST_PAUSE: Duration = Duration::from_millis(50);
 pub(super) type Tx = Transaction<'static, sqlx::Postgres>;
 
 impl Postgres {
+    pub(super) fn pool(&self) -> PgPool {
+        self.link.pool()
+    }
+
     pub(super) async fn begin(&self, durability: Durability) -> Result<Tx> {
         let begun = match durability {
-            Durability::Durable => self.pool.begin().await,
+            Durability::Durable => self.pool().begin().await,
             // A crash of the server loses the last of these, in order.
             Durability::Async => {
-                self.pool
+                self.pool()
                     .begin_with("BEGIN; SET LOCAL synchronous_commit = off")
                     .await
             }
@@ -38,7 +43,7 @@ impl Postgres {
         W: Fn() -> F,
         F: Future<Output = Result<T>>,
     {
-        retrying(self.wait_max, work).await
+        self.link.retrying(work).await
     }
 }
 

@@ -28,7 +28,7 @@ impl Trash for Postgres {
             .bind(after.0)
             .bind(after.1)
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await
             .during("listing the trash")?;
         let next = rows.last().map(|row| (row.4, row.0));
@@ -56,7 +56,7 @@ impl Trash for Postgres {
         let rows: Vec<(String, Vec<u8>, i64, String, Option<i64>)> = sqlx::query_as(sql::DELETED_TAGS)
             .bind(id)
             .bind(i64::from(limit))
-            .fetch_all(&self.pool)
+            .fetch_all(&self.pool())
             .await
             .during("listing deleted tags")?;
         let mut tags: Vec<TrashedTag> = Vec::with_capacity(rows.len());

@@ -129,7 +129,7 @@ impl Upkeep for Postgres {
                      WHERE NOT EXISTS (SELECT 1 FROM uploads u WHERE u.id = q.id)",
                 )
                 .bind(&wanted)
-                .fetch_all(&self.pool)
+                .fetch_all(&self.pool())
                 .await
                 .during("finding uploads")
             })
@@ -146,7 +146,7 @@ impl Upkeep for Postgres {
     async fn ping(&self) -> Result<()> {
         // Not repeated: who asks wants to know about now.
         let needed: i64 = sqlx::query_scalar("SELECT min_binary FROM store")
-            .fetch_one(&self.pool)
+            .fetch_one(&self.pool())
             .await
             .during("checking that the database answers")?;
         // A newer release has finished its migration since this one started.
@@ -171,7 +171,7 @@ impl Upkeep for Postgres {
             .await
             .during("closing the database")?;
         commit(tx).await?;
-        self.pool.close().await;
+        self.link.close().await;
         Ok(())
     }
 }

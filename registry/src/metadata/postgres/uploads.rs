@@ -109,7 +109,7 @@ impl Uploads for Postgres {
                 )
                 .bind(id.as_bytes())
                 .bind(repository.as_str())
-                .fetch_optional(&self.pool)
+                .fetch_optional(&self.pool())
                 .await
                 .during("finding an upload")
             })

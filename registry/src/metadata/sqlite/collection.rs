@@ -105,17 +105,25 @@ impl Collection for Sqlite {
             .await
     }
 
-    async fn expire_holds(&self, limit: u32) -> Result<u64> {
+    async fn forget(&self, history: Duration, limit: u32) -> Result<u64> {
+        let ends = [
+            (sql::EXPIRE_HOLDS, now()),
+            (sql::FORGET_TAG_EVENTS, now() - micros(history)),
+        ];
         self.writer
             .run_in_background(Async, move |connection| {
                 Box::pin(async move {
-                    let expired = sqlx::query(sql::EXPIRE_HOLDS)
-                        .bind(now())
-                        .bind(limit)
-                        .execute(connection)
-                        .await
-                        .during("forgetting holds")?;
-                    Ok(expired.rows_affected())
+                    let mut forgotten = 0;
+                    for (statement, before) in ends {
+                        forgotten += sqlx::query(statement)
+                            .bind(before)
+                            .bind(limit)
+                            .execute(&mut *connection)
+                            .await
+                            .during("forgetting what is over")?
+                            .rows_affected();
+                    }
+                    Ok(forgotten)
                 })
             })
             .await
@@ -346,6 +354,7 @@ mod tests {
             sql::LAST_DELETED,
             sql::TAG_AGES,
             sql::EXPIRE_HOLDS,
+            sql::FORGET_TAG_EVENTS,
         ];
         let others = [
             sql::MANIFEST_FACTS,

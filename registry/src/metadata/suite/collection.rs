@@ -33,6 +33,7 @@ pub(crate) async fn run(store: &dyn MetadataStore) {
     policing::usage_and_ages_are_known(store).await;
     policing::immutable_tags_stay(store).await;
     a_pause_lasts_until_it_is_confirmed(store).await;
+    old_changes_of_tags_are_forgotten(store).await;
 }
 
 /// Reviews everything that is due now.
@@ -321,8 +322,13 @@ async fn a_running_build_keeps_what_it_uses(store: &dyn MetadataStore) {
         !is_there(store, &here, &held).await
     })
     .await;
-    assert_eq!(store.expire_holds(10).await.unwrap(), 1);
-    assert_eq!(store.expire_holds(10).await.unwrap(), 0);
+    let day = Duration::from_secs(24 * 3600);
+    assert_eq!(store.forget(day, 10).await.unwrap(), 1);
+    assert_eq!(
+        store.forget(day, 10).await.unwrap(),
+        0,
+        "today's tags are remembered"
+    );
 }
 
 async fn a_pause_lasts_until_it_is_confirmed(store: &dyn MetadataStore) {
@@ -361,4 +367,13 @@ async fn a_pause_lasts_until_it_is_confirmed(store: &dyn MetadataStore) {
     assert!(all.items.iter().any(|item| item.kind == Kind::Manifest));
     assert!(all.items.iter().all(|item| item.review_at.is_some()));
     assert!(all.items.iter().any(|item| item.verdict.fate != Fate::Remove));
+}
+
+async fn old_changes_of_tags_are_forgotten(store: &dyn MetadataStore) {
+    let here = repo("gc/history");
+    image(store, &here, "remembered", &["v1"]).await;
+    assert!(store.delete_tag(&here, &tag("v1"), "tester").await.unwrap());
+    assert_eq!(store.list_deleted_tags(&here, 10).await.unwrap().len(), 1);
+    while store.forget(Duration::ZERO, 3).await.unwrap() > 0 {}
+    assert_eq!(store.list_deleted_tags(&here, 10).await.unwrap(), []);
 }

@@ -4,8 +4,9 @@ mod faults;
 mod generations;
 mod plans;
 pub(crate) mod server;
+mod silence;
 
-use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
 use crate::config::{DatabaseConfig, Limits};

@@ -47,9 +47,9 @@ const QUERIES: [(&str, &str); 21] = [
 async fn no_query_scans_a_table() {
     let url = TestServer::shared().database().await;
     let store = open(&url).await.unwrap();
-    fill(&store.pool).await;
+    fill(&store.pool()).await;
     for (sql, index) in QUERIES {
-        let plan = plan(&store.pool, sql).await;
+        let plan = plan(&store.pool(), sql).await;
         assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
         assert!(plan.contains(index), "{sql}\n{plan}");
     }
@@ -61,7 +61,7 @@ async fn no_query_scans_a_table() {
         upkeep::EXPIRED,
         upkeep::DUE,
     ] {
-        let plan = plan(&store.pool, sql).await;
+        let plan = plan(&store.pool(), sql).await;
         assert!(
             !plan.contains("Sort"),
             "a page sorts what it walks\n{sql}\n{plan}"
