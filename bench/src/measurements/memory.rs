@@ -10,6 +10,7 @@ use super::Bench;
 use crate::backends::Bucket;
 use crate::content::BlobFamily;
 use crate::disk::Disk;
+use crate::http::Connection;
 use crate::layeryard::{LAYERYARD, Setup};
 use crate::load::{Limit, Work, push_blob, write_load};
 use crate::measure::{Demand, Measurement, Row, Unit, watched};
@@ -168,7 +169,7 @@ fn peak_during<T>(server: &Server, act: impl FnOnce() -> Result<T>) -> Result<(T
 }
 
 fn read(server: &Server, path: &str, size_bytes: u64) -> Result<Work> {
-    let worker = |mut connection: crate::http::Connection| move || connection.drain(path, size_bytes);
+    let worker = |mut connection: Connection| move || connection.drain(path, size_bytes);
     let workers = server.connections(TRANSFERS)?.into_iter().map(worker);
     let limit = Limit {
         duration: DURATION_MAX,
@@ -180,18 +181,19 @@ fn read(server: &Server, path: &str, size_bytes: u64) -> Result<Work> {
 /// As long as pushes run, each GET is followed by another.
 fn push_and_read(server: &Server, family: &BlobFamily, path: &str, size_bytes: u64) -> Result<Work> {
     let (done, reads, begin) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
+    let read = |mut connection: Connection| -> Result<()> {
+        while !done.load(Ordering::Relaxed) {
+            connection.drain(path, size_bytes)?;
+            reads.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let read = &read;
     std::thread::scope(|scope| {
-        let read = |mut connection: crate::http::Connection| -> Result<()> {
-            while !done.load(Ordering::Relaxed) {
-                connection.drain(path, size_bytes)?;
-                reads.fetch_add(1, Ordering::Relaxed);
-            }
-            Ok(())
-        };
         let connections = server.connections(TRANSFERS - PUSHES)?;
         let readers: Vec<_> = connections
             .into_iter()
-            .map(|connection| scope.spawn(|| read(connection)))
+            .map(|connection| scope.spawn(move || read(connection)))
             .collect();
         let worker = |mut connection| move || push_blob(&mut connection, REPOSITORY, &family.next_blob());
         let limit = Limit {

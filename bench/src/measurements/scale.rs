@@ -13,6 +13,7 @@ use super::tags::OF_FEW_MIN;
 use super::{Bench, restart};
 use crate::content::{Blob, BlobFamily, digest, manifest, referrer};
 use crate::disk::Disk;
+use crate::http::Connection;
 use crate::layeryard::{LAYERYARD, Setup};
 use crate::load::{Limit, delete_manifest, push_blob, put_manifest, write_load};
 use crate::measure::{Demand, Measurement, Round, Row, Unit, watched};
@@ -245,18 +246,20 @@ impl<'run> Store<'run> {
     /// Does something for each of those that are churned.
     fn each(
         &self,
-        connections: &mut [crate::http::Connection],
-        act: &(dyn Fn(&mut crate::http::Connection, usize) -> Result<()> + Sync),
+        connections: &mut [Connection],
+        act: &(dyn Fn(&mut Connection, usize) -> Result<()> + Sync),
     ) -> Result<Round> {
         let next = AtomicUsize::new(0);
         let next = &next;
-        let worker = |connection| move || act(connection, next.fetch_add(1, Ordering::Relaxed));
         let limit = Limit {
             duration: FILL_DURATION_MAX,
             operations_max: CHURN as u64,
         };
         watched(Some(&self.server), || {
-            write_load(connections.iter_mut().map(worker).collect(), limit)
+            let workers = connections
+                .iter_mut()
+                .map(|connection| move || act(&mut *connection, next.fetch_add(1, Ordering::Relaxed)));
+            write_load(workers.collect(), limit)
         })
     }
 
