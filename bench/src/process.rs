@@ -93,7 +93,8 @@ impl Server {
         self
     }
 
-    /// What this process and all below it use counts as the server's.
+    /// The processor time of this process and all below it counts as the server's. Not its memory: that is shared, and
+    /// whose it is can't be told.
     pub(crate) fn with_helper(mut self, pid: u32) -> Self {
         self.helpers.push(pid);
         self
@@ -135,9 +136,7 @@ impl Server {
     pub(crate) fn usage(&self) -> Result<Usage> {
         let mut total = usage_of_tree(self.pid())?;
         for &helper in &self.helpers {
-            let more = usage_of_tree(helper)?;
-            total.cpu_seconds += more.cpu_seconds;
-            total.rss_bytes += more.rss_bytes;
+            total.cpu_seconds += usage_of_tree(helper)?.cpu_seconds;
         }
         Ok(total)
     }

@@ -144,7 +144,7 @@ fn churn_rounds(
         for place in 0..stores.len() {
             let index = (place + round as usize) % stores.len();
             disk.settle()?;
-            let [put, delete] = stores[index].churn(bench.scale.round_duration * 2)?;
+            let [put, delete] = stores[index].churn(bench.scale.round_duration)?;
             if round > 0 {
                 puts[index].add(Unit::PerSecond, put);
                 deletes[index].add(Unit::PerSecond, delete);

@@ -96,6 +96,27 @@ impl Manifests for Sqlite {
     }
 }
 
+/// `$1` the repository, `$2` the manifest, `$3` digests of blobs and `$4` of manifests that it refers to, `$5` its own,
+/// `$6` the change, `$7` when.
+pub(super) const REFER: &str = "INSERT INTO manifest_blobs (repository_id, manifest_id, blob_id)
+         SELECT $1, $2, b.id FROM json_each($3) j JOIN blobs b ON b.digest = unhex(j.value)
+         JOIN repository_blobs l ON l.repository_id = $1 AND l.blob_id = b.id AND l.hidden = 0
+         WHERE true ON CONFLICT DO NOTHING;
+     INSERT INTO manifest_children (repository_id, parent_id, child_digest)
+         SELECT $1, $2, unhex(j.value) FROM json_each($4) j WHERE true ON CONFLICT DO NOTHING;
+     INSERT INTO outbox (kind, repository, manifest, payload, at)
+         SELECT 'push', name, $5, $6, $7 FROM repositories WHERE id = $1";
+
+/// `$1` the repository, `$2` the manifest, `$3` its digest, `$4` who, `$5` when, `$6` when it is reviewed, `$7` the
+/// change. Its tags go with it.
+pub(super) const TRASH: &str = "INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
+         SELECT repository_id, name, $3, 'delete', $4, $5 FROM tags WHERE repository_id = $1 AND manifest_id = $2;
+     DELETE FROM tags WHERE repository_id = $1 AND manifest_id = $2;
+     UPDATE manifests SET deleted_at = $5, deleted_by = $4, review_at = $6, review_reason = 'deleted' WHERE id = $2;
+     UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = $1;
+     INSERT INTO outbox (kind, repository, manifest, payload, at)
+         SELECT 'delete', name, $3, $7, $5 FROM repositories WHERE id = $1";
+
 impl Sqlite {
     /// False: the manifest went meanwhile.
     async fn put_off_manifest_review(&self, id: i64) -> Result<bool> {
@@ -264,26 +285,17 @@ async fn insert_references(
     put: &PutManifest,
 ) -> Result<()> {
     let blobs = [put.blobs.as_slice(), put.children.as_slice()].concat();
-    sqlx::query(
-        "INSERT INTO manifest_blobs (repository_id, manifest_id, blob_id)
-             SELECT $1, $2, b.id FROM json_each($3) j JOIN blobs b ON b.digest = unhex(j.value)
-             JOIN repository_blobs l ON l.repository_id = $1 AND l.blob_id = b.id AND l.hidden = 0
-             WHERE true ON CONFLICT DO NOTHING;
-         INSERT INTO manifest_children (repository_id, parent_id, child_digest)
-             SELECT $1, $2, unhex(j.value) FROM json_each($4) j WHERE true ON CONFLICT DO NOTHING;
-         INSERT INTO outbox (kind, repository, manifest, payload, at)
-             SELECT 'push', name, $5, $6, $7 FROM repositories WHERE id = $1",
-    )
-    .bind(repository)
-    .bind(manifest)
-    .bind(digest_list(&blobs))
-    .bind(digest_list(&put.children))
-    .bind(put.digest.to_bytes())
-    .bind(Change::pushed(put).to_json())
-    .bind(now())
-    .execute(&mut *connection)
-    .await
-    .during("inserting a manifest's references")?;
+    sqlx::query(REFER)
+        .bind(repository)
+        .bind(manifest)
+        .bind(digest_list(&blobs))
+        .bind(digest_list(&put.children))
+        .bind(put.digest.to_bytes())
+        .bind(Change::pushed(put).to_json())
+        .bind(now())
+        .execute(&mut *connection)
+        .await
+        .during("inserting a manifest's references")?;
     if !put.blobs_required {
         note_missing_blobs(connection, repository, manifest, &put.blobs).await?;
     }
@@ -388,24 +400,16 @@ async fn trash(
         actor: actor.to_owned(),
     };
     let now = now();
-    sqlx::query(
-        "INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
-             SELECT repository_id, name, $3, 'delete', $4, $5 FROM tags WHERE repository_id = $1 AND manifest_id = $2;
-         DELETE FROM tags WHERE repository_id = $1 AND manifest_id = $2;
-         UPDATE manifests SET deleted_at = $5, deleted_by = $4, review_at = $6, review_reason = 'deleted' WHERE id = $2;
-         UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = $1;
-         INSERT INTO outbox (kind, repository, manifest, payload, at)
-             SELECT 'delete', name, $3, $7, $5 FROM repositories WHERE id = $1",
-    )
-    .bind(repository)
-    .bind(id)
-    .bind(digest.to_bytes())
-    .bind(actor)
-    .bind(now)
-    .bind(now + times.undelete_window)
-    .bind(change.to_json())
-    .execute(connection)
-    .await
-    .during("moving a manifest to the trash")?;
+    sqlx::query(TRASH)
+        .bind(repository)
+        .bind(id)
+        .bind(digest.to_bytes())
+        .bind(actor)
+        .bind(now)
+        .bind(now + times.undelete_window)
+        .bind(change.to_json())
+        .execute(connection)
+        .await
+        .during("moving a manifest to the trash")?;
     Ok(DeleteOutcome::Deleted)
 }

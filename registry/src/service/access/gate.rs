@@ -190,7 +190,7 @@ impl Gate {
             htpasswd: Mutex::new(htpasswd),
             external,
             providers,
-            passwords: Passwords::new()?,
+            passwords: Passwords::new(),
             limiter: Limiter::new(access.logins_per_minute),
             signer: Signer::new(&secret, &config.token.service),
             seen: Cache::builder()
