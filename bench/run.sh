@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures Layeryard against its peers and writes bench/README.md.
 #
-#   bench/run.sh [--quick] [--only NAME]... [--on-directory DIR]
+#   bench/run.sh [--group main|postgres|scale|memory] [--quick] [--only NAME]... [--on-directory DIR]
 #
 # Needs root: file systems are mounted and containers run. Everything happens in a mount namespace of its own,
 # so nothing stays mounted and no space stays taken, however this ends.
@@ -13,12 +13,14 @@ if [ "$(id -u)" -ne 0 ]; then
     exit 1
 fi
 export LAYERYARD_PEERS_DIR=${LAYERYARD_PEERS_DIR:-$HOME/.cache/layeryard-peers}
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}
 
-tests/peers/install.sh debian rootfs distribution bench
+tests/peers/install.sh debian rootfs distribution postgres s3 bench
 cargo build --profile dist --locked -p layeryard -p layeryard-bench
 
 # crun refuses a cgroup v2 hierarchy that has controllers beside v1 ones: in here, nobody sees such a one.
 exec unshare --mount --propagation private -- bash -c '
     if grep -qs . /sys/fs/cgroup/unified/cgroup.controllers; then umount /sys/fs/cgroup/unified; fi
-    exec target/dist/bench --layeryard target/dist/layeryard --report bench/README.md "$@"
+    dist=$CARGO_TARGET_DIR/dist
+    exec "$dist/bench" --layeryard "$dist/layeryard" --report bench/README.md "$@"
 ' bench "$@"

@@ -63,7 +63,6 @@ impl Blob<'_> {
 
 /// An image manifest about as long as those of small images (0.7 KB), whose config and layers are `blobs`.
 pub(crate) fn manifest(config: &Blob<'_>, layers: &[&Blob<'_>], note: &str) -> Vec<u8> {
-    let descriptor = |media_type: &str, blob: &Blob<'_>| serde_json::json!({"mediaType": media_type, "digest": blob.digest, "size": blob.size_bytes()});
     let layers: Vec<_> = layers.iter().map(|layer| descriptor(LAYER_TYPE, layer)).collect();
     let manifest = serde_json::json!({
         "schemaVersion": 2,
@@ -73,6 +72,28 @@ pub(crate) fn manifest(config: &Blob<'_>, layers: &[&Blob<'_>], note: &str) -> V
         "annotations": {"org.opencontainers.image.ref.name": note},
     });
     manifest.to_string().into_bytes()
+}
+
+/// What a signature or an SBOM is pushed as: it refers to another manifest.
+pub(crate) fn referrer(payload: &Blob<'_>, note: &str, subject: &[u8]) -> Vec<u8> {
+    let manifest = serde_json::json!({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST_TYPE,
+        "artifactType": "application/vnd.example.sbom",
+        "config": descriptor(CONFIG_TYPE, payload),
+        "layers": [descriptor(LAYER_TYPE, payload)],
+        "subject": {"mediaType": MANIFEST_TYPE, "digest": digest(subject), "size": subject.len()},
+        "annotations": {"org.opencontainers.image.ref.name": note},
+    });
+    manifest.to_string().into_bytes()
+}
+
+pub(crate) fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+fn descriptor(media_type: &str, blob: &Blob<'_>) -> serde_json::Value {
+    serde_json::json!({"mediaType": media_type, "digest": blob.digest, "size": blob.size_bytes()})
 }
 
 /// Bytes that no server could compress (splitmix64).

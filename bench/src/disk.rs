@@ -1,7 +1,8 @@
 //! The file system under test, and what the disk below it can do by itself.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,9 +28,7 @@ impl Disk {
     /// A new ext4 on a loop device below `parent`. Its image is unlinked at once: the kernel frees everything with
     /// the mount, which itself ends with the mount namespace `run.sh` made, however the bench ends.
     pub(crate) fn fresh_ext4(parent: &Path) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("layeryard-bench-")
-            .tempdir_in(parent)?;
+        let directory = new_directory(parent)?;
         let (image, root) = (directory.path().join("image"), directory.path().join("mnt"));
         File::create(&image)?.set_len(IMAGE_BYTES)?;
         fs::create_dir(&root)?;
@@ -56,9 +55,7 @@ impl Disk {
 
     /// A new directory on the file system that `parent` is on.
     pub(crate) fn directory(parent: &Path) -> Result<Self> {
-        let directory = tempfile::Builder::new()
-            .prefix("layeryard-bench-")
-            .tempdir_in(parent)?;
+        let directory = new_directory(parent)?;
         Ok(Self {
             root: directory.path().to_owned(),
             mounted: false,
@@ -74,6 +71,15 @@ impl Disk {
     pub(crate) fn settle(&self) -> Result<()> {
         rustix::fs::syncfs(File::open(&self.root)?).context("syncfs failed")
     }
+}
+
+/// Open to others: PostgreSQL doesn't run as root.
+fn new_directory(parent: &Path) -> Result<TempDir> {
+    let directory = tempfile::Builder::new()
+        .prefix("layeryard-bench-")
+        .permissions(Permissions::from_mode(0o755))
+        .tempdir_in(parent);
+    directory.with_context(|| format!("cannot make a directory in {}", parent.display()))
 }
 
 /// Attaches a file to a loop device past the page cache: pages kept twice and written late would hide the disk.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 
 use crate::content::{Blob, MANIFEST_TYPE};
 use crate::http::{Connection, location_with};
-use crate::process::run;
+use crate::process::{Server, run};
 
 /// What a round did.
 #[derive(Clone, Copy, Debug)]
@@ -94,10 +94,24 @@ pub(crate) fn put_manifest(
     Ok(())
 }
 
+pub(crate) fn delete_manifest(connection: &mut Connection, repository: &str, digest: &str) -> Result<()> {
+    let path = format!("/v2/{repository}/manifests/{digest}");
+    connection
+        .request("DELETE", &path, &[], &[])?
+        .expect(202, "deleting a manifest")?;
+    Ok(())
+}
+
+pub(crate) fn get_manifest(connection: &mut Connection, path: &str) -> Result<Vec<u8>> {
+    let answer = connection.request("GET", path, &[("Accept", MANIFEST_TYPE)], &[])?;
+    Ok(answer.expect(200, "reading a manifest")?.body)
+}
+
 /// One run of wrk.
 #[derive(Debug)]
 pub(crate) struct Wrk<'run> {
-    pub(crate) url: &'run str,
+    pub(crate) server: &'run Server,
+    pub(crate) path: &'run str,
     pub(crate) connections: usize,
     pub(crate) duration: Duration,
     /// A Lua script and the number it is given.
@@ -122,12 +136,16 @@ impl Wrk<'_> {
         command.arg(format!("-c{}", self.connections));
         command.arg(format!("-d{seconds}s"));
         command.arg("-H").arg(format!("Accept: {MANIFEST_TYPE}"));
+        if let Some(authorization) = self.server.authorization {
+            command.arg("-H").arg(format!("Authorization: {authorization}"));
+        }
+        let url = self.server.url(self.path);
         match self.script {
             Some((path, number)) => command
                 .arg("-s")
                 .arg(path)
-                .args([self.url, "--", &number.to_string()]),
-            None => command.arg(self.url),
+                .args([&url, "--", &number.to_string()]),
+            None => command.arg(url),
         };
         parse_wrk(&run(&mut command)?)
     }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::process::run;
-use crate::servers::Programs;
+use crate::servers::{DOCKER_REGISTRY_PATH, Programs};
 
 /// Facts in the order of the report: name and value.
 pub(crate) fn describe(
@@ -53,6 +53,12 @@ pub(crate) fn describe(
             "distribution",
             first_line(Command::new(programs.distribution_path()).arg("--version")),
         ),
+        (
+            "docker-registry",
+            first_line(Command::new(DOCKER_REGISTRY_PATH).arg("--version")),
+        ),
+        ("PostgreSQL", first_line(Command::new("psql").arg("--version"))),
+        ("versitygw", stamp(programs, "versitygw")),
         ("crun", first_line(Command::new("crun").arg("--version"))),
         ("wrk", first_line(Command::new("wrk").arg("-v"))),
     ])
@@ -117,6 +123,12 @@ fn first_line(command: &mut Command) -> String {
         .unwrap_or("silent")
         .trim()
         .to_owned()
+}
+
+/// What install.sh noted of a program that doesn't know its own version.
+fn stamp(programs: &Programs, name: &str) -> String {
+    let stamp = fs::read_to_string(programs.peers.join("stamps").join(name));
+    stamp.map_or_else(|_| "not found".into(), |text| text.trim().to_owned())
 }
 
 fn commit() -> String {

@@ -3,13 +3,16 @@
 //! `bench/run.sh` installs the peers, builds and starts this. Each measurement has a file system of its own, on
 //! which every contestant keeps its data, and runs its contestants in turn, round by round ([`measure`]).
 
+mod backends;
 mod content;
 mod disk;
 mod http;
+mod layeryard;
 mod load;
 mod machine;
 mod measure;
 mod measurements;
+mod plot;
 mod process;
 mod report;
 mod servers;
@@ -21,7 +24,7 @@ use std::process::ExitCode;
 use anyhow::{Result, ensure};
 use clap::Parser;
 
-use measurements::{ALL, Bench, Scale};
+use measurements::{ALL, Bench, Group, Scale};
 use report::{Failure, Report};
 use servers::Programs;
 
@@ -34,7 +37,10 @@ struct Arguments {
     /// Where tests/peers/install.sh put the peers
     #[arg(long, env = "LAYERYARD_PEERS_DIR")]
     peers: PathBuf,
-    /// Only measurements whose name contains this
+    /// What to measure
+    #[arg(long, value_enum, default_value_t = Group::Main)]
+    group: Group,
+    /// Only measurements of the group whose name contains this
     #[arg(long)]
     only: Vec<String>,
     /// Short and few rounds: for working on the bench, not for conclusions
@@ -54,14 +60,15 @@ struct Arguments {
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     if arguments.list {
-        ALL.iter().for_each(|named| say(named.name));
+        let line = |named: &measurements::Named| say(&format!("{}: {}", named.group.name(), named.name));
+        ALL.iter().for_each(line);
         return Ok(ExitCode::SUCCESS);
     }
     let report = run(&arguments)?;
     writeln!(std::io::stdout(), "{}", report.to_markdown())?;
     let partial = arguments.quick || !arguments.only.is_empty();
     if let (Some(path), false) = (&arguments.report, partial) {
-        report.write_into(path)?;
+        report.write_into(path, arguments.group.name())?;
     }
     let missed = report.bars_missed();
     say(&format!(
@@ -77,12 +84,13 @@ fn main() -> Result<ExitCode> {
 }
 
 fn run(arguments: &Arguments) -> Result<Report> {
-    let wanted =
+    let named =
         |name: &str| arguments.only.is_empty() || arguments.only.iter().any(|part| name.contains(part));
-    let chosen: Vec<_> = ALL.iter().filter(|named| wanted(named.name)).collect();
+    let wanted = |it: &measurements::Named| it.group == arguments.group && named(it.name);
+    let chosen: Vec<_> = ALL.iter().filter(|named| wanted(named)).collect();
     ensure!(
         !chosen.is_empty(),
-        "--only matches nothing; --list shows the names"
+        "--only matches nothing of this group; --list shows the names"
     );
     let bench = Bench {
         programs: Programs {

@@ -4,13 +4,13 @@ use anyhow::{Context, Result};
 
 use crate::disk::Disk;
 use crate::load::Work;
-use crate::process::Server;
+use crate::process::{Server, usage_of_tree};
 use crate::say;
 
 /// One of those that are compared.
 pub(crate) struct Contestant<'run> {
     pub(crate) name: String,
-    /// Whose processor time and memory count.
+    /// Whose processor time and memory count; without one, the processor time of the bench.
     pub(crate) server: Option<&'run Server>,
     /// A round; gets its number.
     pub(crate) act: Box<dyn FnMut(u64) -> Result<Work> + 'run>,
@@ -37,6 +37,8 @@ impl<'run> Contestant<'run> {
 pub(crate) enum Unit {
     PerSecond,
     Milliseconds,
+    /// Of memory; a row's samples are given, not made of work.
+    Mebibytes,
 }
 
 /// What was found out about one contestant.
@@ -45,22 +47,31 @@ pub(crate) struct Row {
     pub(crate) name: String,
     /// One per round.
     pub(crate) samples: Vec<f64>,
-    pub(crate) cpu_ms_per_operation: Option<f64>,
+    pub(crate) operations: u64,
+    pub(crate) cpu_seconds: f64,
     pub(crate) rss_bytes_max: Option<u64>,
 }
 
-/// A demand on a ratio.
+/// A round of one contestant.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Round {
+    pub(crate) work: Work,
+    pub(crate) cpu_seconds: f64,
+    pub(crate) rss_bytes: Option<u64>,
+}
+
+/// A demand on a row, or on its ratio to another.
 #[derive(Clone, Debug)]
 pub(crate) struct Bar {
     pub(crate) subject: String,
-    pub(crate) against: String,
-    pub(crate) ratio: Ratio,
+    pub(crate) against: Option<String>,
+    pub(crate) demand: Demand,
     /// The row that no program can be asked to exceed.
     pub(crate) ceiling: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Ratio {
+pub(crate) enum Demand {
     AtLeast(f64),
     AtMost(f64),
 }
@@ -71,6 +82,8 @@ pub(crate) struct Measurement {
     pub(crate) unit: Unit,
     pub(crate) rows: Vec<Row>,
     pub(crate) bars: Vec<Bar>,
+    /// What a plot shows of it: a size and the two rows whose ratio belongs to it.
+    pub(crate) points: Vec<(u64, String, String)>,
 }
 
 /// Runs the rounds. Round 0 warms up and doesn't count.
@@ -81,50 +94,71 @@ pub(crate) fn measure(
     disk: &Disk,
     contestants: &mut [Contestant<'_>],
 ) -> Result<Measurement> {
-    let mut rows: Vec<Row> = contestants.iter().map(empty_row).collect();
-    let mut operations = vec![0; contestants.len()];
+    let mut rows: Vec<Row> = contestants.iter().map(|it| Row::new(&it.name)).collect();
     for round in 0..=rounds {
         for place in 0..contestants.len() {
             // Another one begins each round.
             let index = (place + round as usize) % contestants.len();
             let contestant = &mut contestants[index];
             disk.settle()?;
-            let before = contestant.server.map(Server::usage).transpose()?;
-            let work = (contestant.act)(round).with_context(|| format!("{title}: {}", contestant.name))?;
-            let after = contestant.server.map(Server::usage).transpose()?;
-            if round == 0 {
-                continue;
-            }
-            let row = &mut rows[index];
-            row.samples.push(sample(unit, work));
-            operations[index] += work.operations;
-            if let (Some(before), Some(after)) = (before, after) {
-                *row.cpu_ms_per_operation.get_or_insert(0.0) +=
-                    (after.cpu_seconds - before.cpu_seconds) * 1000.0;
-                row.rss_bytes_max = row.rss_bytes_max.max(Some(after.rss_bytes));
+            let act = || (contestant.act)(round);
+            let done = watched(contestant.server, act);
+            let done = done.with_context(|| format!("{title}: {}", contestant.name))?;
+            if round > 0 {
+                rows[index].add(unit, done);
             }
         }
     }
-    for (row, operations) in rows.iter_mut().zip(operations) {
-        row.cpu_ms_per_operation = row
-            .cpu_ms_per_operation
-            .map(|total| total / operations.max(1) as f64);
-        say(&format!("{title}: {} {:.2}", row.name, median(&row.samples)));
-    }
-    Ok(Measurement {
-        title: title.to_owned(),
-        unit,
-        rows,
-        bars: Vec::new(),
+    Ok(Measurement::new(title, unit, rows))
+}
+
+/// Does something and looks what that cost the server; without one, the bench itself and what it started.
+pub(crate) fn watched(server: Option<&Server>, act: impl FnOnce() -> Result<Work>) -> Result<Round> {
+    let usage = || server.map_or_else(|| usage_of_tree(std::process::id()), Server::usage);
+    let before = usage()?;
+    let work = act()?;
+    let after = usage()?;
+    Ok(Round {
+        work,
+        cpu_seconds: after.cpu_seconds - before.cpu_seconds,
+        rss_bytes: server.map(|_| after.rss_bytes),
     })
 }
 
-fn empty_row(contestant: &Contestant<'_>) -> Row {
-    Row {
-        name: contestant.name.clone(),
-        samples: Vec::new(),
-        cpu_ms_per_operation: None,
-        rss_bytes_max: None,
+impl Round {
+    /// This and more of the same, one after the other.
+    pub(crate) fn and(self, more: Self) -> Self {
+        Self {
+            work: Work {
+                operations: self.work.operations + more.work.operations,
+                elapsed: self.work.elapsed + more.work.elapsed,
+            },
+            cpu_seconds: self.cpu_seconds + more.cpu_seconds,
+            rss_bytes: self.rss_bytes.max(more.rss_bytes),
+        }
+    }
+}
+
+impl Row {
+    pub(crate) fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            samples: Vec::new(),
+            operations: 0,
+            cpu_seconds: 0.0,
+            rss_bytes_max: None,
+        }
+    }
+
+    pub(crate) fn add(&mut self, unit: Unit, round: Round) {
+        self.samples.push(sample(unit, round.work));
+        self.operations += round.work.operations;
+        self.cpu_seconds += round.cpu_seconds;
+        self.rss_bytes_max = self.rss_bytes_max.max(round.rss_bytes);
+    }
+
+    pub(crate) fn cpu_ms_per_operation(&self) -> Option<f64> {
+        (self.operations > 0).then(|| self.cpu_seconds * 1000.0 / self.operations as f64)
     }
 }
 
@@ -133,16 +167,41 @@ fn sample(unit: Unit, work: Work) -> f64 {
     match unit {
         Unit::PerSecond => work.operations as f64 / seconds,
         Unit::Milliseconds => seconds * 1000.0 / work.operations as f64,
+        Unit::Mebibytes => f64::NAN,
     }
 }
 
 impl Measurement {
-    /// Demands something of layeryard's row against another.
-    pub(crate) fn with_bar(mut self, subject: &str, against: &str, ratio: Ratio) -> Self {
+    pub(crate) fn new(title: &str, unit: Unit, rows: Vec<Row>) -> Self {
+        for row in &rows {
+            say(&format!("{title}: {} {:.2}", row.name, median(&row.samples)));
+        }
+        Self {
+            title: title.to_owned(),
+            unit,
+            rows,
+            bars: Vec::new(),
+            points: Vec::new(),
+        }
+    }
+
+    /// Demands something of a row's ratio to another.
+    pub(crate) fn with_bar(mut self, subject: &str, against: &str, demand: Demand) -> Self {
         self.bars.push(Bar {
             subject: subject.into(),
-            against: against.into(),
-            ratio,
+            against: Some(against.into()),
+            demand,
+            ceiling: None,
+        });
+        self
+    }
+
+    /// Demands something of a row by itself.
+    pub(crate) fn with_limit(mut self, subject: &str, demand: Demand) -> Self {
+        self.bars.push(Bar {
+            subject: subject.into(),
+            against: None,
+            demand,
             ceiling: None,
         });
         self
@@ -169,8 +228,20 @@ impl Measurement {
             .zip(&against.samples)
             .map(|(a, b)| a / b)
             .collect();
-        Some([median(&ratios), least(&ratios), most(&ratios)])
+        Some(spread(&ratios))
     }
+
+    /// What a bar is about: median, least and most.
+    pub(crate) fn figure(&self, bar: &Bar) -> Option<[f64; 3]> {
+        match &bar.against {
+            Some(against) => self.ratio(&bar.subject, against),
+            None => Some(spread(&self.row(&bar.subject)?.samples)),
+        }
+    }
+}
+
+fn spread(samples: &[f64]) -> [f64; 3] {
+    [median(samples), least(samples), most(samples)]
 }
 
 /// How a bar came out.
@@ -184,18 +255,18 @@ pub(crate) enum Verdict {
 
 impl Bar {
     pub(crate) fn verdict(&self, measurement: &Measurement) -> Option<Verdict> {
-        let [ratio, ..] = measurement.ratio(&self.subject, &self.against)?;
-        let passed = match self.ratio {
-            Ratio::AtLeast(bar) => ratio >= bar,
-            Ratio::AtMost(bar) => ratio <= bar,
+        let [figure, ..] = measurement.figure(self)?;
+        let passed = match self.demand {
+            Demand::AtLeast(bar) => figure >= bar,
+            Demand::AtMost(bar) => figure <= bar,
         };
         if passed {
             return Some(Verdict::Pass);
         }
         let share = |name: &String| {
             let [of_ceiling, ..] = measurement.ratio(&self.subject, name)?;
-            let [demanded, ..] = measurement.ratio(&self.against, name)?;
-            matches!(self.ratio, Ratio::AtLeast(bar) if demanded * bar > 1.0).then_some(of_ceiling)
+            let [demanded, ..] = measurement.ratio(self.against.as_ref()?, name)?;
+            matches!(self.demand, Demand::AtLeast(bar) if demanded * bar > 1.0).then_some(of_ceiling)
         };
         let beyond = self.ceiling.as_ref().and_then(share);
         Some(beyond.map_or(Verdict::Fail, Verdict::BeyondCeiling))
@@ -222,25 +293,19 @@ pub(crate) fn most(samples: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn measurement(ours: f64, theirs: f64, disk: f64) -> Measurement {
         let row = |name: &str, value: f64| Row {
-            name: name.into(),
             samples: vec![value, value * 2.0, value * 3.0],
-            cpu_ms_per_operation: None,
-            rss_bytes_max: None,
+            ..Row::new(name)
         };
         let rows = vec![row("ours", ours), row("theirs", theirs), row("disk", disk)];
-        let unit = Unit::PerSecond;
-        Measurement {
-            title: "t".into(),
-            unit,
-            rows,
-            bars: Vec::new(),
-        }
-        .with_bar("ours", "theirs", Ratio::AtLeast(3.0))
-        .below("disk")
+        Measurement::new("t", Unit::PerSecond, rows)
+            .with_bar("ours", "theirs", Demand::AtLeast(3.0))
+            .below("disk")
     }
 
     fn verdict(measurement: &Measurement) -> Option<Verdict> {
@@ -255,6 +320,36 @@ mod tests {
             verdict(&measurement(125.0, 100.0, 250.0)),
             Some(Verdict::BeyondCeiling(0.5))
         );
+    }
+
+    #[test]
+    fn a_limit_is_of_the_median_itself() {
+        let limited = |most| {
+            let measurement = measurement(10.0, 1.0, 1.0).with_limit("ours", Demand::AtMost(most));
+            measurement.bars[1].verdict(&measurement)
+        };
+        assert_eq!(limited(20.0), Some(Verdict::Pass));
+        assert_eq!(limited(19.0), Some(Verdict::Fail));
+    }
+
+    #[test]
+    fn the_processor_time_is_that_of_all_rounds() {
+        let mut row = Row::new("ours");
+        assert_eq!(row.cpu_ms_per_operation(), None);
+        for operations in [3, 1] {
+            let work = Work {
+                operations,
+                elapsed: Duration::from_secs(2),
+            };
+            let round = Round {
+                work,
+                cpu_seconds: 0.5,
+                rss_bytes: None,
+            };
+            row.add(Unit::PerSecond, round);
+        }
+        assert_eq!(row.samples, [1.5, 0.5]);
+        assert_eq!(row.cpu_ms_per_operation(), Some(250.0));
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::measure::{Bar, Measurement, Ratio, Row, Unit, Verdict, least, median, most};
+use crate::measure::{Bar, Demand, Measurement, Row, Unit, Verdict, least, median, most};
+use crate::plot::{Line, svg};
 
-const BEGIN: &str = "<!-- results: written by the bench, not by hand -->\n";
 const END: &str = "<!-- end of results -->";
 
 /// A measurement that didn't come about.
@@ -33,8 +33,10 @@ impl Report {
             let _ = writeln!(text, "- {name}: {value}");
         }
         text.push_str("\n### Bars\n\n");
-        text.push_str("| Measurement | Against | Ratio | Least and most of the rounds | Bar | Result |\n");
-        text.push_str("|---|---|---|---|---|---|\n");
+        text.push_str(
+            "| Measurement | Program | Against | Ratio | Least and most of the rounds | Bar | Result |\n",
+        );
+        text.push_str("|---|---|---|--:|---|---|---|\n");
         for measurement in &self.measurements {
             for bar in &measurement.bars {
                 bar_line(&mut text, measurement, bar);
@@ -43,7 +45,7 @@ impl Report {
         for Failure { name, reason } in &self.failures {
             let _ = writeln!(
                 text,
-                "| {name} | | | | | not measured: {} |",
+                "| {name} | | | | | | not measured: {} |",
                 reason.replace(['|', '\n'], " ")
             );
         }
@@ -60,13 +62,37 @@ impl Report {
         text
     }
 
-    /// Replaces what stands between the markers of a file.
-    pub(crate) fn write_into(&self, path: &Path) -> Result<()> {
+    /// Replaces what stands between a group's markers in a file; a plot goes beside it.
+    pub(crate) fn write_into(&self, path: &Path, group: &str) -> Result<()> {
         let shown = path.display();
         let text = fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-        let text =
-            replace_results(&text, &self.to_markdown()).with_context(|| format!("{shown} has no markers"))?;
+        let mut results = self.to_markdown();
+        if let Some(plot) = self.plot() {
+            let name = format!("{group}.svg");
+            fs::write(path.with_file_name(&name), plot).with_context(|| format!("cannot write {name}"))?;
+            let _ = write!(results, "\n![Rates by size]({name})\n");
+        }
+        let text = replace_results(&text, group, &results)
+            .with_context(|| format!("{shown} has no markers of {group}"))?;
         fs::write(path, text).with_context(|| format!("cannot write {shown}"))
+    }
+
+    /// The rate at each size as a part of that of the smallest.
+    fn plot(&self) -> Option<String> {
+        let point = |m: &Measurement, (size, subject, against): &(u64, String, String)| {
+            let [ratio, ..] = m.ratio(subject, against)?;
+            Some((*size as f64, ratio))
+        };
+        let lines = self
+            .measurements
+            .iter()
+            .filter(|m| !m.points.is_empty())
+            .map(|m| Line {
+                name: m.title.clone(),
+                points: m.points.iter().filter_map(|at| point(m, at)).collect(),
+            });
+        let lines: Vec<Line> = lines.collect();
+        (!lines.is_empty()).then(|| svg(&lines))
     }
 
     pub(crate) fn bars_missed(&self) -> usize {
@@ -80,19 +106,24 @@ impl Report {
     }
 }
 
-fn replace_results(text: &str, results: &str) -> Option<String> {
-    let start = text.find(BEGIN)? + BEGIN.len();
+fn begin(group: &str) -> String {
+    format!("<!-- results of {group}: written by the bench, not by hand -->\n")
+}
+
+fn replace_results(text: &str, group: &str, results: &str) -> Option<String> {
+    let begin = begin(group);
+    let start = text.find(&begin)? + begin.len();
     let end = start + text[start..].find(END)?;
     Some(format!("{}\n{results}\n{}", &text[..start], &text[end..]))
 }
 
 fn bar_line(text: &mut String, measurement: &Measurement, bar: &Bar) {
-    let Some([ratio, from, to]) = measurement.ratio(&bar.subject, &bar.against) else {
+    let Some([figure, from, to]) = measurement.figure(bar) else {
         return;
     };
-    let demand = match bar.ratio {
-        Ratio::AtLeast(demanded) => format!("≥ {demanded}"),
-        Ratio::AtMost(demanded) => format!("≤ {demanded}"),
+    let (sign, demanded) = match bar.demand {
+        Demand::AtLeast(demanded) => ("≥", demanded),
+        Demand::AtMost(demanded) => ("≤", demanded),
     };
     let result = match bar.verdict(measurement) {
         Some(Verdict::Pass) => "pass".to_owned(),
@@ -103,20 +134,26 @@ fn bar_line(text: &mut String, measurement: &Measurement, bar: &Bar) {
         }
         None => "no figure".to_owned(),
     };
-    let Measurement { title, .. } = measurement;
-    let _ = writeln!(
-        text,
-        "| {title} | {} | {ratio:.2} | {from:.2} – {to:.2} | {demand} | {result} |",
-        bar.against
-    );
+    let (title, subject) = (&measurement.title, &bar.subject);
+    let _ = match &bar.against {
+        Some(against) => writeln!(
+            text,
+            "| {title} | {subject} | {against} | {figure:.2} | {from:.2} – {to:.2} | {sign} {demanded} | {result} |",
+        ),
+        None => writeln!(
+            text,
+            "| {title} | {subject} | | {} | {} – {} | {sign} {demanded} {} | {result} |",
+            number(figure),
+            number(from),
+            number(to),
+            measurement.unit.name()
+        ),
+    };
 }
 
 fn figure_line(text: &mut String, measurement: &Measurement, row: &Row) {
-    let unit = match measurement.unit {
-        Unit::PerSecond => "per second",
-        Unit::Milliseconds => "ms",
-    };
-    let cpu = row.cpu_ms_per_operation.map_or_else(String::new, number);
+    let unit = measurement.unit.name();
+    let cpu = row.cpu_ms_per_operation().map_or_else(String::new, number);
     let rss = row
         .rss_bytes_max
         .map_or_else(String::new, |bytes| (bytes >> 20).to_string());
@@ -130,6 +167,16 @@ fn figure_line(text: &mut String, measurement: &Measurement, row: &Row) {
         number(from),
         number(to)
     );
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Self::PerSecond => "per second",
+            Self::Milliseconds => "ms",
+            Self::Mebibytes => "MiB",
+        }
+    }
 }
 
 /// Three digits that count; more if they stand before the point.
@@ -148,9 +195,10 @@ mod tests {
 
     #[test]
     fn only_the_results_are_replaced() {
-        let text = format!("before\n{BEGIN}old\n{END}\nafter\n");
-        let replaced = replace_results(&text, "new").expect("has markers");
-        assert_eq!(replaced, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
-        assert!(replace_results("no markers", "new").is_none());
+        let (one, two) = (begin("one"), begin("two"));
+        let text = |results| format!("before\n{one}kept\n{END}\n{two}{results}\n{END}\nafter\n");
+        let replaced = replace_results(&text("old"), "two", "new").expect("has markers");
+        assert_eq!(replaced, text("\nnew"));
+        assert!(replace_results(&text("old"), "three", "new").is_none());
     }
 }

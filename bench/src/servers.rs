@@ -1,4 +1,4 @@
-//! How each server is configured. Everything one keeps is below its own directory of the disk under test.
+//! How each peer is configured. Everything one keeps is below its own directory of the disk under test.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -10,9 +10,11 @@ use anyhow::{Context, Result};
 use crate::disk::Disk;
 use crate::process::{Server, free_address};
 
-pub(crate) const LAYERYARD: &str = "layeryard";
 pub(crate) const NGINX: &str = "nginx";
 pub(crate) const DISTRIBUTION: &str = "distribution v3";
+pub(crate) const DOCKER_REGISTRY: &str = "docker-registry 2.8";
+
+pub(crate) const DOCKER_REGISTRY_PATH: &str = "/usr/bin/docker-registry";
 
 /// Where the programs are.
 #[derive(Debug)]
@@ -36,40 +38,30 @@ impl Programs {
         Command::new(&self.layeryard)
     }
 
-    /// As users run it: no configuration, log and metrics on.
-    pub(crate) fn layeryard(&self, disk: &Disk) -> Result<Server> {
-        let directory = new_directory(disk, "layeryard")?;
-        let address = free_address()?;
-        let mut command = Command::new(&self.layeryard);
-        command
-            .args(["serve", "--listen", &address.to_string(), "--data-dir"])
-            .arg(directory.join("data"));
-        Server::start(LAYERYARD, address, &command, &directory.join("log"), "/v2/")
+    /// The newest one, from source.
+    pub(crate) fn distribution(&self, disk: &Disk) -> Result<Server> {
+        distribution(
+            &self.distribution_path(),
+            DISTRIBUTION,
+            &disk.root().join("distribution"),
+        )
     }
 
-    /// The configuration of its own container image, on another address and directory.
-    pub(crate) fn distribution(&self, disk: &Disk) -> Result<Server> {
-        let directory = new_directory(disk, "distribution")?;
-        let address = free_address()?;
-        let configuration = directory.join("config.yml");
-        fs::write(
-            &configuration,
-            distribution_configuration(&directory.join("data"), address),
-        )?;
-        let mut command = Command::new(self.distribution_path());
-        command
-            .arg("serve")
-            .arg(&configuration)
-            .env("OTEL_TRACES_EXPORTER", "none");
-        Server::start(DISTRIBUTION, address, &command, &directory.join("log"), "/v2/")
+    /// The one before, as Debian has it.
+    pub(crate) fn docker_registry(&self, disk: &Disk) -> Result<Server> {
+        distribution(
+            Path::new(DOCKER_REGISTRY_PATH),
+            DOCKER_REGISTRY,
+            &disk.root().join("docker-registry"),
+        )
     }
 
     /// Debian's nginx with sendfile and as many processes as processors. It serves the files below the returned
     /// directory and logs nothing, which favours it.
     pub(crate) fn nginx(&self, disk: &Disk) -> Result<(Server, PathBuf)> {
-        let directory = new_directory(disk, "nginx")?;
+        let directory = disk.root().join("nginx");
         let root = directory.join("root");
-        fs::create_dir(&root)?;
+        create(&root)?;
         let address = free_address()?;
         let configuration = directory.join("nginx.conf");
         fs::write(&configuration, nginx_configuration(&directory, &root, address))?;
@@ -80,10 +72,25 @@ impl Programs {
     }
 }
 
-fn new_directory(disk: &Disk, name: &str) -> Result<PathBuf> {
-    let directory = disk.root().join(name);
-    fs::create_dir(&directory).with_context(|| format!("cannot create {}", directory.display()))?;
-    Ok(directory)
+fn create(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).with_context(|| format!("cannot create {}", directory.display()))
+}
+
+/// The configuration of its own container image, on another address and directory.
+fn distribution(program: &Path, name: &'static str, directory: &Path) -> Result<Server> {
+    create(directory)?;
+    let address = free_address()?;
+    let configuration = directory.join("config.yml");
+    fs::write(
+        &configuration,
+        distribution_configuration(&directory.join("data"), address),
+    )?;
+    let mut command = Command::new(program);
+    command
+        .arg("serve")
+        .arg(&configuration)
+        .env("OTEL_TRACES_EXPORTER", "none");
+    Server::start(name, address, &command, &directory.join("log"), "/v2/")
 }
 
 fn distribution_configuration(data: &Path, address: SocketAddr) -> String {

@@ -4,7 +4,7 @@
 #   tests/peers/install.sh GROUP...
 #
 # Groups of `make test`:  debian rootfs conformance clients distribution engine postgres s3 kubernetes
-# Groups of `make bench`: debian rootfs distribution bench
+# Groups of `make bench`: debian rootfs distribution postgres s3 bench
 # By hand (docs/s3.md):   minio
 #
 # Everything that isn't a Debian package goes to one cache directory outside the tree, $LAYERYARD_PEERS_DIR

@@ -4,10 +4,12 @@ use anyhow::{Result, ensure};
 
 use super::{Bench, publish};
 use crate::content::BlobFamily;
+use crate::disk::Disk;
+use crate::layeryard::{LAYERYARD, LAYERYARD_ACCESS};
 use crate::load::{Wrk, push_blob};
-use crate::measure::{Contestant, Measurement, Ratio, Unit, measure};
+use crate::measure::{Contestant, Demand, Measurement, Unit, measure};
 use crate::process::Server;
-use crate::servers::{LAYERYARD, NGINX};
+use crate::servers::NGINX;
 
 /// "At least nginx with sendfile."
 const OF_NGINX_MIN: f64 = 1.0;
@@ -27,15 +29,14 @@ fn blob(bench: &Bench, title: &str, size_bytes: usize, connections: usize) -> Re
     let family = BlobFamily::new(size_bytes, 1);
     let blob = family.next_blob();
     let path = format!("/v2/{REPOSITORY}/blobs/{}", blob.digest);
-    let layeryard = bench.programs.layeryard(&disk)?;
-    let distribution = bench.programs.distribution(&disk)?;
+    let registries = registries(bench, &disk)?;
     let (nginx, root) = bench.programs.nginx(&disk)?;
     publish(&root, &path, &blob.parts())?;
-    for registry in [&layeryard, &distribution] {
+    for registry in &registries {
         push_blob(&mut registry.connect()?, REPOSITORY, &blob)?;
     }
-    let servers = [&layeryard, &nginx, &distribution];
-    for server in servers {
+    let servers: Vec<&Server> = registries.iter().chain([&nginx]).collect();
+    for server in &servers {
         let body = server
             .connect()?
             .request("GET", &path, &[], &[])?
@@ -44,7 +45,7 @@ fn blob(bench: &Bench, title: &str, size_bytes: usize, connections: usize) -> Re
         ensure!(body == blob.parts().concat(), "{} gives other bytes", server.name);
     }
     let contestant = |server| get(server, &path, connections, bench);
-    let mut contestants = servers.map(contestant);
+    let mut contestants: Vec<_> = servers.into_iter().map(contestant).collect();
     let measurement = measure(
         title,
         Unit::PerSecond,
@@ -52,23 +53,38 @@ fn blob(bench: &Bench, title: &str, size_bytes: usize, connections: usize) -> Re
         &disk,
         &mut contestants,
     )?;
-    Ok(vec![measurement.with_bar(
-        LAYERYARD,
-        NGINX,
-        Ratio::AtLeast(OF_NGINX_MIN),
-    )])
+    Ok(vec![with_bars(measurement, NGINX, Demand::AtLeast(OF_NGINX_MIN))])
+}
+
+/// All that store and serve images.
+pub(super) fn registries(bench: &Bench, disk: &Disk) -> Result<[Server; 4]> {
+    let programs = &bench.programs;
+    Ok([
+        programs.layeryard(disk)?,
+        programs.layeryard_with_access(disk)?,
+        programs.distribution(disk)?,
+        programs.docker_registry(disk)?,
+    ])
+}
+
+/// The same is demanded with access control.
+pub(super) fn with_bars(measurement: Measurement, against: &str, demand: Demand) -> Measurement {
+    measurement
+        .with_bar(LAYERYARD, against, demand)
+        .with_bar(LAYERYARD_ACCESS, against, demand)
 }
 
 pub(super) fn get<'run>(
     server: &'run Server,
-    path: &str,
+    path: &'run str,
     connections: usize,
     bench: &Bench,
 ) -> Contestant<'run> {
-    let (url, duration) = (server.url(path), bench.scale.round_duration);
+    let duration = bench.scale.round_duration;
     Contestant::of(server, move |_| {
         Wrk {
-            url: &url,
+            server,
+            path,
             connections,
             duration,
             script: None,

@@ -2,13 +2,14 @@
 
 use anyhow::Result;
 
-use super::Bench;
+use super::{Bench, pulls};
 use crate::content::BlobFamily;
 use crate::disk::Floor;
+use crate::layeryard::{LAYERYARD, LAYERYARD_ACCESS};
 use crate::load::{Limit, Work, push_blob, write_load};
-use crate::measure::{Contestant, Measurement, Ratio, Unit, measure};
+use crate::measure::{Contestant, Demand, Measurement, Unit, measure};
 use crate::process::Server;
-use crate::servers::{DISTRIBUTION, LAYERYARD};
+use crate::servers::DISTRIBUTION;
 
 /// "At least 3 times distribution v3 where that is below the disk's own fsync rate."
 const OF_DISTRIBUTION_MIN: f64 = 3.0;
@@ -41,8 +42,7 @@ fn blobs(bench: &Bench, size: &str, size_bytes: usize) -> Result<Vec<Measurement
 
 fn push(bench: &Bench, size: &str, size_bytes: usize, concurrency: usize) -> Result<Measurement> {
     let disk = bench.disk()?;
-    let layeryard = bench.programs.layeryard(&disk)?;
-    let distribution = bench.programs.distribution(&disk)?;
+    let registries = pulls::registries(bench, &disk)?;
     let (family, floor) = (BlobFamily::new(size_bytes, 3), Floor::new(&disk)?);
     let operations_max = (ROUND_BYTES_MAX / size_bytes as u64).max(2 * concurrency as u64);
     let limit = Limit {
@@ -53,15 +53,9 @@ fn push(bench: &Bench, size: &str, size_bytes: usize, concurrency: usize) -> Res
         let workers = (0..concurrency).map(|_| || floor.keep(&family)).collect();
         write_load(workers, limit)
     };
-    let mut contestants = [
-        Contestant::of(&layeryard, |_| {
-            push_round(&layeryard, &family, concurrency, limit)
-        }),
-        Contestant::of(&distribution, |_| {
-            push_round(&distribution, &family, concurrency, limit)
-        }),
-        Contestant::new(DISK, keep),
-    ];
+    let push = |registry| Contestant::of(registry, |_| push_round(registry, &family, concurrency, limit));
+    let mut contestants: Vec<_> = registries.iter().map(push).collect();
+    contestants.push(Contestant::new(DISK, keep));
     let title = format!("Push of {size} blobs, c={concurrency}");
     let measurement = measure(
         &title,
@@ -70,15 +64,13 @@ fn push(bench: &Bench, size: &str, size_bytes: usize, concurrency: usize) -> Res
         &disk,
         &mut contestants,
     )?;
-    Ok(measurement
-        .with_bar(LAYERYARD, DISTRIBUTION, Ratio::AtLeast(OF_DISTRIBUTION_MIN))
-        .below(DISK))
+    let demand = Demand::AtLeast(OF_DISTRIBUTION_MIN);
+    let bar = |m: Measurement, subject| m.with_bar(subject, DISTRIBUTION, demand).below(DISK);
+    Ok(bar(bar(measurement, LAYERYARD), LAYERYARD_ACCESS))
 }
 
 fn push_round(server: &Server, family: &BlobFamily, concurrency: usize, limit: Limit) -> Result<Work> {
-    let connections: Vec<_> = (0..concurrency)
-        .map(|_| server.connect())
-        .collect::<Result<_>>()?;
+    let connections = server.connections(concurrency)?;
     let worker = |mut connection| move || push_blob(&mut connection, REPOSITORY, &family.next_blob());
     write_load(connections.into_iter().map(worker).collect(), limit)
 }

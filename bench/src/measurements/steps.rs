@@ -16,10 +16,10 @@ use serde_json::{Value, json};
 
 use super::Bench;
 use crate::disk::Disk;
+use crate::layeryard::LAYERYARD;
 use crate::load::Work;
-use crate::measure::{Contestant, Measurement, Ratio, Unit, measure};
+use crate::measure::{Contestant, Demand, Measurement, Unit, measure};
 use crate::process::{Server, run};
-use crate::servers::LAYERYARD;
 
 /// "At most half of crun's run."
 const OF_CRUN_MAX: f64 = 0.5;
@@ -54,7 +54,7 @@ pub(super) fn run_true(bench: &Bench) -> Result<Vec<Measurement>> {
     Ok(vec![measurement.with_bar(
         LAYERYARD,
         CRUN,
-        Ratio::AtMost(OF_CRUN_MAX),
+        Demand::AtMost(OF_CRUN_MAX),
     )])
 }
 

@@ -1,116 +1,106 @@
 //! What a repository's number of tags costs: few and many, otherwise the same.
 
-use std::fs;
+use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 
 use super::Bench;
+use super::scripts::{Reader, manifest_by_tag, read, tag, tags_page};
 use crate::content::{BlobFamily, manifest};
 use crate::disk::Disk;
-use crate::load::{Limit, Work, Wrk, push_blob, put_manifest, write_load};
-use crate::measure::{Contestant, Measurement, Ratio, Unit, measure};
-use crate::process::Server;
+use crate::layeryard::{LAYERYARD, LAYERYARD_ACCESS, Setup};
+use crate::load::{Limit, Work, push_blob, put_manifest, write_load};
+use crate::measure::{Contestant, Demand, Measurement, Unit, measure};
+use crate::process::{Server, run};
 use crate::say;
 
 /// "The same rate": what is left between two rounds that do the same on a shared machine.
-const OF_FEW_MIN: f64 = 0.9;
+pub(super) const OF_FEW_MIN: f64 = 0.9;
 
 const FEW_TAGS: u64 = 100;
 const CONNECTIONS: usize = 8;
 const FILL_CONNECTIONS: usize = 64;
 const FILL_DURATION_MAX: Duration = Duration::from_secs(300);
 
-/// wrk asks for a random tag, in a different order each round and thread.
-const SCRIPT_HEAD: &str = "local threads = 0
-function setup(thread)
-  threads = threads + 1
-  thread:set('number', threads)
-end
-function init(args)
-  math.randomseed(tonumber(args[1]) * 16 + number)
-end
-";
-
-/// A repository with tags t000000, t000001 and so on.
 struct Repository {
-    label: String,
     name: String,
     tags: u64,
 }
 
 pub(super) fn few_and_many(bench: &Bench) -> Result<Vec<Measurement>> {
     let disk = bench.disk()?;
-    let layeryard = bench.programs.layeryard(&disk)?;
     let family = BlobFamily::new(1000, 4);
     let repositories = [FEW_TAGS, bench.scale.many_tags].map(Repository::new);
-    for repository in &repositories {
-        fill(&layeryard, repository, &family)?;
-    }
-    let [few, many] = &repositories;
-    let pages = [few.reader(few.list_script()), many.reader(many.list_script())];
-    let pages = scripted(bench, &disk, &layeryard, "Tags page of 50, at random", &pages)?;
-    let all = Reader {
-        label: format!("{}, all of them", many.label),
-        script: many.read_script(1),
+    let servers = filled(bench, &disk, &repositories, &family)?;
+    let read = |title, script: &dyn Fn(&Repository) -> String| {
+        let reader = |server, repository: &Repository| Reader {
+            server,
+            label: label(server, repository),
+            script: script(repository),
+        };
+        let of_server = |server| {
+            repositories
+                .iter()
+                .map(move |repository| reader(server, repository))
+        };
+        let readers: Vec<_> = servers.iter().flat_map(of_server).collect();
+        read(bench, &disk, title, CONNECTIONS, &readers)
     };
-    let reads =
-        [few, many].map(|repository| repository.reader(repository.read_script(repository.tags / FEW_TAGS)));
-    let reads: Vec<_> = reads.into_iter().chain([all]).collect();
-    let reads = scripted(bench, &disk, &layeryard, "GET by one of 100 tags", &reads)?;
-    let writes = moves(bench, &disk, &layeryard, &repositories, &family)?;
-    let bar = |m: Measurement| m.with_bar(&many.label, &few.label, Ratio::AtLeast(OF_FEW_MIN));
-    Ok([pages, reads, writes].map(bar).into())
+    let pages = read("Tags page of 50, at random", &|it| tags_page(&it.name, it.tags))?;
+    // As many different ones are asked for in any repository: what differs is then the repository's size and not what
+    // fits into a cache.
+    let reads = read("GET by one of 100 tags", &|it| {
+        manifest_by_tag(&it.name, it.tags, it.tags / FEW_TAGS)
+    })?;
+    let all = read("GET by any tag", &|it| manifest_by_tag(&it.name, it.tags, 1))?;
+    let writes = moves(bench, &disk, &servers, &repositories, &family)?;
+    let [few, many] = &repositories;
+    let with_bars = |measurement: Measurement| {
+        servers.iter().fold(measurement, |measurement, server| {
+            measurement.with_bar(
+                &label(server, many),
+                &label(server, few),
+                Demand::AtLeast(OF_FEW_MIN),
+            )
+        })
+    };
+    Ok(vec![with_bars(pages), with_bars(reads), all, with_bars(writes)])
 }
 
 impl Repository {
     fn new(tags: u64) -> Self {
         Self {
-            label: format!("layeryard, {tags} tags"),
             name: format!("bench/tags-{tags}"),
             tags,
         }
     }
-
-    fn tag(number: u64) -> String {
-        format!("t{number:06}")
-    }
-
-    /// Every page asked for is full, wherever it begins.
-    fn list_script(&self) -> String {
-        let (name, last) = (&self.name, self.tags - FEW_TAGS / 2 - 1);
-        let path = format!("/v2/{name}/tags/list?n={}&last=t%06d", FEW_TAGS / 2);
-        format!(
-            "{SCRIPT_HEAD}function request()\n  return wrk.format('GET', string.format('{path}', math.random(0, {last})))\nend\n"
-        )
-    }
-
-    /// Asks for every `step`th tag, so that as many different ones are asked for in any repository: what differs is
-    /// then the repository's size and not what fits into a cache.
-    fn read_script(&self, step: u64) -> String {
-        let (name, last) = (&self.name, self.tags / step - 1);
-        let path = format!("/v2/{name}/manifests/t%06d");
-        format!(
-            "{SCRIPT_HEAD}function request()
-  return wrk.format('GET', string.format('{path}', math.random(0, {last}) * {step}))
-end
-"
-        )
-    }
-
-    fn reader(&self, script: String) -> Reader {
-        Reader {
-            label: self.label.clone(),
-            script,
-        }
-    }
 }
 
-/// One that reads as a Lua script says.
-struct Reader {
-    label: String,
-    script: String,
+fn label(server: &Server, repository: &Repository) -> String {
+    format!("{}, {} tags", server.name, repository.tags)
+}
+
+/// Two servers with the same repositories, each on its own copy of the data.
+fn filled(
+    bench: &Bench,
+    disk: &Disk,
+    repositories: &[Repository],
+    family: &BlobFamily,
+) -> Result<[Server; 2]> {
+    let plain = Setup::new(&bench.programs, disk, LAYERYARD, "layeryard");
+    let guarded = Setup::new(&bench.programs, disk, LAYERYARD_ACCESS, "layeryard-access").with_access();
+    let server = plain.start()?;
+    for repository in repositories {
+        fill(&server, repository, family)?;
+    }
+    drop(server);
+    std::fs::create_dir_all(guarded.data())?;
+    run(Command::new("cp")
+        .args(["--archive", "--no-target-directory"])
+        .args([plain.data(), guarded.data()]))?;
+    Ok([plain.start()?, guarded.start()?])
 }
 
 /// One manifest under many tags, through the API.
@@ -125,17 +115,10 @@ fn fill(server: &Server, repository: &Repository, family: &BlobFamily) -> Result
     let worker = |mut connection| {
         move || {
             let number = next.fetch_add(1, Ordering::Relaxed);
-            put_manifest(
-                &mut connection,
-                &repository.name,
-                &Repository::tag(number),
-                manifest,
-            )
+            put_manifest(&mut connection, &repository.name, &tag(number), manifest)
         }
     };
-    let connections: Vec<_> = (0..FILL_CONNECTIONS)
-        .map(|_| server.connect())
-        .collect::<Result<_>>()?;
+    let connections = server.connections(FILL_CONNECTIONS)?;
     let limit = Limit {
         duration: FILL_DURATION_MAX,
         operations_max: repository.tags,
@@ -154,49 +137,12 @@ fn fill(server: &Server, repository: &Repository, family: &BlobFamily) -> Result
     Ok(())
 }
 
-fn scripted(
-    bench: &Bench,
-    disk: &Disk,
-    server: &Server,
-    title: &str,
-    readers: &[Reader],
-) -> Result<Measurement> {
-    let duration = bench.scale.round_duration;
-    let mut contestants = Vec::new();
-    for (number, reader) in readers.iter().enumerate() {
-        let path = disk.root().join(format!("{number}.lua"));
-        fs::write(&path, &reader.script).with_context(|| format!("cannot write {}", path.display()))?;
-        let url = server.url("/");
-        let act = move |round| {
-            Wrk {
-                url: &url,
-                connections: CONNECTIONS,
-                duration,
-                script: Some((&path, round)),
-            }
-            .run()
-        };
-        contestants.push(Contestant {
-            server: Some(server),
-            ..Contestant::new(&reader.label, act)
-        });
-    }
-    let title = format!("{title}, {CONNECTIONS} connections");
-    measure(
-        &title,
-        Unit::PerSecond,
-        bench.scale.rounds,
-        disk,
-        &mut contestants,
-    )
-}
-
 /// PUT of new manifests under tags that exist, so that the number of tags stays.
 fn moves(
     bench: &Bench,
     disk: &Disk,
-    server: &Server,
-    repositories: &[Repository; 2],
+    servers: &[Server],
+    repositories: &[Repository],
     family: &BlobFamily,
 ) -> Result<Measurement> {
     let limit = Limit {
@@ -204,7 +150,10 @@ fn moves(
         operations_max: u64::MAX,
     };
     let mut contestants = Vec::new();
-    for repository in repositories {
+    for (server, repository) in servers
+        .iter()
+        .flat_map(|server| repositories.iter().map(move |it| (server, it)))
+    {
         let (config, layer) = (family.next_blob(), family.next_blob());
         let mut connection = server.connect()?;
         push_blob(&mut connection, &repository.name, &config)?;
@@ -222,7 +171,7 @@ fn moves(
         };
         contestants.push(Contestant {
             server: Some(server),
-            ..Contestant::new(&repository.label, act)
+            ..Contestant::new(label(server, repository), act)
         });
     }
     let title = format!("PUT of a new manifest under a random tag, c={CONNECTIONS}");
@@ -241,20 +190,13 @@ fn move_tags(
     limit: Limit,
     next: &(dyn Fn() -> (u64, Vec<u8>) + Sync),
 ) -> Result<Work> {
-    let connections: Vec<_> = (0..CONNECTIONS)
-        .map(|_| server.connect())
-        .collect::<Result<_>>()?;
     let worker = |mut connection| {
         move || {
             let (number, manifest) = next();
-            put_manifest(
-                &mut connection,
-                &repository.name,
-                &Repository::tag(number),
-                &manifest,
-            )
+            put_manifest(&mut connection, &repository.name, &tag(number), &manifest)
         }
     };
+    let connections = server.connections(CONNECTIONS)?;
     write_load(connections.into_iter().map(worker).collect(), limit)
 }
 

@@ -1,10 +1,11 @@
 //! A request's body on its way to the store: received, hashed and written at the same time.
 //!
 //! One batch is hashed and written at the same time, while the next one is received. Two batches are all
-//! the memory an upload takes, however large it is. A body that fits into one small batch is only collected.
+//! the memory an upload takes, however large it is, and the more uploads run, the smaller theirs are. A body that fits into one small batch is only collected.
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -22,8 +23,12 @@ use crate::storage::{
 /// A request's body.
 pub(crate) type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
 
-/// What is hashed and written at once.
-const BATCH_BYTES: usize = 256 * 1024;
+/// What is hashed and written at once of one body …
+const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// … though not less than this, which is worth a thread's waking …
+const BATCH_BYTES_MIN: usize = 64 * 1024;
+/// … and of all bodies together.
+const BATCHES_BYTES: usize = 4 * 1024 * 1024;
 
 /// A body up to this is hashed where it is and stored in one go: waking a thread would cost more.
 const SMALL_BYTES: usize = 64 * 1024;
@@ -107,6 +112,7 @@ impl Registry {
             writer,
             recorded: (start, Instant::now()),
         };
+        let _turn = self.receiving.begin();
         ingest.run(first, &mut body).await?;
         Ok(Received {
             hasher: ingest.hasher,
@@ -129,6 +135,30 @@ impl Registry {
             epoch,
         };
         Ok(self.store.open_upload(at, Box::new(log)).await?)
+    }
+}
+
+/// How many large bodies are coming in.
+#[derive(Default)]
+pub(super) struct Receiving(AtomicUsize);
+
+struct Turn<'a>(&'a Receiving);
+
+impl Receiving {
+    fn begin(&self) -> Turn<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Turn(self)
+    }
+
+    fn batch_bytes(&self) -> usize {
+        let running = self.0.load(Ordering::Relaxed).max(1);
+        (BATCHES_BYTES / running).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -181,10 +211,9 @@ impl Ingest<'_> {
         loop {
             match batch.end {
                 End::NotYet => {
-                    let (done, next) = tokio::join!(
-                        self.process(batch.pieces, batch.bytes),
-                        next_batch(body, BATCH_BYTES)
-                    );
+                    let limit = self.registry.receiving.batch_bytes();
+                    let (done, next) =
+                        tokio::join!(self.process(batch.pieces, batch.bytes), next_batch(body, limit));
                     done?;
                     batch = next;
                     self.record_sometimes().await?;
@@ -292,4 +321,20 @@ async fn next_batch(body: &mut BodyStream, limit: usize) -> Batch {
         }
     }
     batch
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_shrink_while_many_bodies_come_in() {
+        let receiving = Receiving::default();
+        let turns: Vec<_> = (0..32).map(|_| receiving.begin()).collect();
+        assert_eq!(receiving.batch_bytes(), BATCHES_BYTES / 32);
+        let more: Vec<_> = (0..1000).map(|_| receiving.begin()).collect();
+        assert_eq!(receiving.batch_bytes(), BATCH_BYTES_MIN);
+        drop((turns, more));
+        assert_eq!(receiving.batch_bytes(), BATCH_BYTES_MAX);
+    }
 }

@@ -59,6 +59,7 @@ pub(crate) struct Registry {
     pub(crate) collection: CollectionMetrics,
     pulls: PullCounts,
     policies: Policies,
+    receiving: ingest::Receiving,
 }
 
 impl Registry {
@@ -79,6 +80,7 @@ impl Registry {
             collection: CollectionMetrics::default(),
             pulls: PullCounts::new(),
             policies: Policies::default(),
+            receiving: ingest::Receiving::default(),
         }
     }
 

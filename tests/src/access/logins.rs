@@ -1,6 +1,8 @@
 //! Passwords, tokens and accounts at the door.
 
 use std::fs;
+use std::sync::Barrier;
+use std::thread;
 use std::time::Duration;
 
 use serde_json::json;
@@ -66,6 +68,27 @@ fn wrong_passwords_are_refused_and_counted() {
     );
     assert!(lines.iter().all(|line| line["address"] == "127.0.0.1"), "{audit}");
     assert!(!audit.contains("secret") && !audit.contains("Secret"), "{audit}");
+}
+
+/// A client opens many connections at once, each with its password: that is one log-in.
+#[test]
+fn requests_that_come_together_log_in_once() {
+    let hash = bcrypt::hash("secret", 10).expect("hash a password");
+    let server = Server::start_prepared(
+        "[access]\nhtpasswd = 'DIR/htpasswd'\nlogins_per_minute = 5\naudit_log = 'DIR/audit.log'\n",
+        |dir| fs::write(dir.join("htpasswd"), format!("anna:{hash}\n")).expect("write a password file"),
+    );
+    let together = Barrier::new(40);
+    thread::scope(|scope| {
+        for _ in 0..40 {
+            scope.spawn(|| {
+                together.wait();
+                send(&server, "GET", "/v2/", &basic("anna", "secret")).expect(200);
+            });
+        }
+    });
+    let audit = fs::read_to_string(server.scratch().join("audit.log")).expect("the audit log");
+    assert_eq!(audit.matches(r#""login""#).count(), 1, "{audit}");
 }
 
 #[test]
@@ -185,7 +208,7 @@ fn accounts_are_kept_in_the_database() {
     )
     .ok();
     send(&server, "GET", "/v2/", &basic("x", &brief)).expect(200);
-    std::thread::sleep(Duration::from_millis(1100));
+    thread::sleep(Duration::from_millis(1100));
     send(&server, "GET", "/v2/", &basic("x", &brief)).expect(401);
     let database = fs::read(server.data_dir().join("registry.db")).unwrap_or_default();
     let log = fs::read(server.data_dir().join("registry.db-wal")).unwrap_or_default();

@@ -12,6 +12,17 @@ use crate::metadata::{CacheRecords, Result};
 /// How exactly `last_used` is kept: one write a record and hour at most.
 const LAST_USED_STEP_MICROS: i64 = 3_600_000_000;
 
+/// `$1` the repository's name, `$2` keys.
+pub(super) const RECORDS: &str = "SELECT c.key, c.result, c.last_used FROM repositories r
+     JOIN json_each($2) j
+     JOIN cache_records c ON c.repository_id = r.id AND c.key = j.value
+     WHERE r.name = $1 AND r.deleted_at IS NULL";
+/// `$1` the repository's name, `$2` keys.
+pub(super) const MEMOS: &str = "SELECT c.key, c.value FROM repositories r
+     JOIN json_each($2) j
+     JOIN cache_memos c ON c.repository_id = r.id AND c.key = j.value
+     WHERE r.name = $1 AND r.deleted_at IS NULL";
+
 #[async_trait]
 impl CacheRecords for Sqlite {
     async fn find_cache_records(
@@ -19,17 +30,12 @@ impl CacheRecords for Sqlite {
         repository: &RepoName,
         keys: &[String],
     ) -> Result<Vec<(String, String)>> {
-        let found: Vec<(String, String, i64)> = sqlx::query_as(
-            "SELECT c.key, c.result, c.last_used FROM repositories r
-             JOIN json_each($2) j
-             JOIN cache_records c ON c.repository_id = r.id AND c.key = j.value
-             WHERE r.name = $1 AND r.deleted_at IS NULL",
-        )
-        .bind(repository.as_str())
-        .bind(text_list(keys))
-        .fetch_all(&self.readers)
-        .await
-        .during("finding cache records")?;
+        let found: Vec<(String, String, i64)> = sqlx::query_as(RECORDS)
+            .bind(repository.as_str())
+            .bind(text_list(keys))
+            .fetch_all(&self.readers)
+            .await
+            .during("finding cache records")?;
         let stale = now() - LAST_USED_STEP_MICROS;
         let used: Vec<&str> = found
             .iter()
@@ -64,17 +70,12 @@ impl CacheRecords for Sqlite {
     }
 
     async fn find_memos(&self, repository: &RepoName, keys: &[String]) -> Result<Vec<(String, String)>> {
-        sqlx::query_as(
-            "SELECT c.key, c.value FROM repositories r
-             JOIN json_each($2) j
-             JOIN cache_memos c ON c.repository_id = r.id AND c.key = j.value
-             WHERE r.name = $1 AND r.deleted_at IS NULL",
-        )
-        .bind(repository.as_str())
-        .bind(text_list(keys))
-        .fetch_all(&self.readers)
-        .await
-        .during("finding memos")
+        sqlx::query_as(MEMOS)
+            .bind(repository.as_str())
+            .bind(text_list(keys))
+            .fetch_all(&self.readers)
+            .await
+            .during("finding memos")
     }
 
     async fn put_memo(&self, repository: &RepoName, key: &str, value: &str) -> Result<()> {

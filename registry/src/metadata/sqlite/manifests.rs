@@ -96,6 +96,17 @@ impl Manifests for Sqlite {
     }
 }
 
+/// `$1` the repository, `$2` the manifest, `$3` digests of blobs and `$4` of manifests that it refers to, `$5` its own,
+/// `$6` the change, `$7` when.
+pub(super) const REFER: &str = "INSERT INTO manifest_blobs (repository_id, manifest_id, blob_id)
+         SELECT $1, $2, b.id FROM json_each($3) j JOIN blobs b ON b.digest = unhex(j.value)
+         JOIN repository_blobs l ON l.repository_id = $1 AND l.blob_id = b.id AND l.hidden = 0
+         WHERE true ON CONFLICT DO NOTHING;
+     INSERT INTO manifest_children (repository_id, parent_id, child_digest)
+         SELECT $1, $2, unhex(j.value) FROM json_each($4) j WHERE true ON CONFLICT DO NOTHING;
+     INSERT INTO outbox (kind, repository, manifest, payload, at)
+         SELECT 'push', name, $5, $6, $7 FROM repositories WHERE id = $1";
+
 impl Sqlite {
     /// False: the manifest went meanwhile.
     async fn put_off_manifest_review(&self, id: i64) -> Result<bool> {
@@ -264,26 +275,17 @@ async fn insert_references(
     put: &PutManifest,
 ) -> Result<()> {
     let blobs = [put.blobs.as_slice(), put.children.as_slice()].concat();
-    sqlx::query(
-        "INSERT INTO manifest_blobs (repository_id, manifest_id, blob_id)
-             SELECT $1, $2, b.id FROM json_each($3) j JOIN blobs b ON b.digest = unhex(j.value)
-             JOIN repository_blobs l ON l.repository_id = $1 AND l.blob_id = b.id AND l.hidden = 0
-             WHERE true ON CONFLICT DO NOTHING;
-         INSERT INTO manifest_children (repository_id, parent_id, child_digest)
-             SELECT $1, $2, unhex(j.value) FROM json_each($4) j WHERE true ON CONFLICT DO NOTHING;
-         INSERT INTO outbox (kind, repository, manifest, payload, at)
-             SELECT 'push', name, $5, $6, $7 FROM repositories WHERE id = $1",
-    )
-    .bind(repository)
-    .bind(manifest)
-    .bind(digest_list(&blobs))
-    .bind(digest_list(&put.children))
-    .bind(put.digest.to_bytes())
-    .bind(Change::pushed(put).to_json())
-    .bind(now())
-    .execute(&mut *connection)
-    .await
-    .during("inserting a manifest's references")?;
+    sqlx::query(REFER)
+        .bind(repository)
+        .bind(manifest)
+        .bind(digest_list(&blobs))
+        .bind(digest_list(&put.children))
+        .bind(put.digest.to_bytes())
+        .bind(Change::pushed(put).to_json())
+        .bind(now())
+        .execute(&mut *connection)
+        .await
+        .during("inserting a manifest's references")?;
     if !put.blobs_required {
         note_missing_blobs(connection, repository, manifest, &put.blobs).await?;
     }

@@ -18,6 +18,8 @@ mod lists;
 mod log;
 mod manifests;
 mod outbox;
+#[cfg(test)]
+mod plans;
 mod policing;
 mod purge;
 mod rebuild;

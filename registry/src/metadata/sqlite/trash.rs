@@ -263,6 +263,16 @@ async fn restore_closure(
     Ok(restored)
 }
 
+/// `$1` the repository, `$2` the manifest, `$3` its digest, `$4` who, `$5` when, `$6` when it is reviewed, `$7` the
+/// change. Its tags go with it.
+pub(super) const PUT_IN: &str = "INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
+         SELECT repository_id, name, $3, 'delete', $4, $5 FROM tags WHERE repository_id = $1 AND manifest_id = $2;
+     DELETE FROM tags WHERE repository_id = $1 AND manifest_id = $2;
+     UPDATE manifests SET deleted_at = $5, deleted_by = $4, review_at = $6, review_reason = 'deleted' WHERE id = $2;
+     UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = $1;
+     INSERT INTO outbox (kind, repository, manifest, payload, at)
+         SELECT 'delete', name, $3, $7, $5 FROM repositories WHERE id = $1";
+
 pub(super) async fn put_in(
     connection: &mut SqliteConnection,
     repository: &RepoName,
@@ -307,24 +317,16 @@ pub(super) async fn put_in(
         actor: actor.to_owned(),
     };
     let now = now();
-    sqlx::query(
-        "INSERT INTO tag_events (repository_id, name, previous, action, actor, at)
-             SELECT repository_id, name, $3, 'delete', $4, $5 FROM tags WHERE repository_id = $1 AND manifest_id = $2;
-         DELETE FROM tags WHERE repository_id = $1 AND manifest_id = $2;
-         UPDATE manifests SET deleted_at = $5, deleted_by = $4, review_at = $6, review_reason = 'deleted' WHERE id = $2;
-         UPDATE repositories SET manifest_count = manifest_count - 1 WHERE id = $1;
-         INSERT INTO outbox (kind, repository, manifest, payload, at)
-             SELECT 'delete', name, $3, $7, $5 FROM repositories WHERE id = $1",
-    )
-    .bind(repository)
-    .bind(id)
-    .bind(digest.to_bytes())
-    .bind(actor)
-    .bind(now)
-    .bind(now + times.undelete_window)
-    .bind(change.to_json())
-    .execute(connection)
-    .await
-    .during("moving a manifest to the trash")?;
+    sqlx::query(PUT_IN)
+        .bind(repository)
+        .bind(id)
+        .bind(digest.to_bytes())
+        .bind(actor)
+        .bind(now)
+        .bind(now + times.undelete_window)
+        .bind(change.to_json())
+        .execute(connection)
+        .await
+        .during("moving a manifest to the trash")?;
     Ok(DeleteOutcome::Deleted)
 }

@@ -36,6 +36,8 @@ const CHORES_INTERVAL: Duration = Duration::from_secs(60);
 /// Headers that are remembered.
 const SEEN_MAX: u64 = 50_000;
 const SEEN_IDLE_MAX: Duration = Duration::from_secs(600);
+/// A check that takes longer is no longer waited for.
+const TURN_MAX: Duration = Duration::from_secs(60);
 /// How long a password is believed without checking it again.
 pub(super) const PASSWORD_SEEN_FOR: Duration = Duration::from_secs(60);
 
@@ -52,6 +54,8 @@ pub(crate) struct Gate {
     pub(super) limiter: Limiter,
     pub(super) signer: Signer,
     seen: Cache<[u8; 32], Seen>,
+    /// Whose turn it is to have a password checked; the others that came with the same wait.
+    turns: Cache<[u8; 32], Arc<tokio::sync::Mutex<()>>>,
     seen_key: hmac::Key,
     pub(crate) audit: Audit,
     workers: Arc<Tokens>,
@@ -161,12 +165,16 @@ impl Gate {
             htpasswd: Mutex::new(htpasswd),
             external,
             providers,
-            passwords: Passwords::new()?,
+            passwords: Passwords::new(),
             limiter: Limiter::new(access.logins_per_minute),
             signer: Signer::new(&secret, &config.token.service),
             seen: Cache::builder()
                 .max_capacity(SEEN_MAX)
                 .time_to_idle(SEEN_IDLE_MAX)
+                .build(),
+            turns: Cache::builder()
+                .max_capacity(SEEN_MAX)
+                .time_to_live(TURN_MAX)
                 .build(),
             seen_key: hmac::Key::new(hmac::HMAC_SHA256, &rand::random::<[u8; 32]>()),
             audit: Audit::open(access.audit_log.as_deref()).map_err(GateError::Audit)?,
@@ -205,17 +213,30 @@ impl Gate {
             return Ok(Principal::Client(client));
         }
         let text = str::from_utf8(header).map_err(|_| AuthorizationError::Scheme)?;
-        let (proof, life) = match Authorization::parse(text)? {
-            Authorization::Bearer(token) => self.bearer(&token)?,
+        match Authorization::parse(text)? {
+            Authorization::Bearer(token) => {
+                let (proof, life) = self.bearer(&token)?;
+                self.remember(key, proof, life)
+            }
             // Clients send what they have for this host. As long as there are no accounts, refusing it would lock
             // them out of what everybody may do.
             Authorization::Basic { .. } if !self.is_guarded() => {
-                return Ok(Principal::Client(self.policy.load().anonymous()));
+                Ok(Principal::Client(self.policy.load().anonymous()))
             }
             Authorization::Basic { username, password } => {
-                self.log_in(&username, &password, shown.arrival.address).await?
+                // A client's many connections begin at once: the first one's check is all of theirs, and counts once.
+                let turn = self.turns.get_with(key, Arc::default);
+                let _turn = turn.lock().await;
+                if let Some(client) = self.recall(&key) {
+                    return Ok(Principal::Client(client));
+                }
+                let (proof, life) = self.log_in(&username, &password, shown.arrival.address).await?;
+                self.remember(key, proof, life)
             }
-        };
+        }
+    }
+
+    fn remember(&self, key: [u8; 32], proof: Proof, life: Duration) -> Result<Principal, AccessError> {
         let policy = self.policy.load();
         let client = derive(&proof, &policy).ok_or(AccessError::Token)?;
         let seen = Seen {
