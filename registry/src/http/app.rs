@@ -16,7 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tower::ServiceExt;
 
 use super::principal::{Asked, log_in_first};
-use super::route::{Kind, Route};
+use super::route::{Kind, Route, is_text};
 use super::{ApiError, AppState, Code, Outbox, api, blobs, catalog, manifests, referrers, tags, uploads};
 use crate::metadata::Origin;
 use crate::service::Principal;
@@ -163,6 +163,10 @@ impl App {
 
     /// What isn't the distribution API.
     async fn beside(&self, mut request: Request<Body>, arrival: Arrival) -> Response<Body> {
+        // The router would answer in words of its own.
+        if !is_text(request.uri().path()) {
+            return ApiError::new(Code::NotFound, "the path is no text").into_response();
+        }
         let could_log_in = self.state.could_log_in(&arrival, request.headers());
         let asked = Asked::of(request.uri(), request.headers(), &arrival);
         request.extensions_mut().insert(arrival);

@@ -116,6 +116,11 @@ fn unknown() -> ApiError {
     ApiError::new(Code::NotFound, "there is nothing at this path")
 }
 
+/// Whether a path is text once its percent-encoding is undone.
+pub(super) fn is_text(path: &str) -> bool {
+    !path.contains('%') || decode(path).is_some()
+}
+
 /// Undoes percent-encoding; whatever comes out is checked as strictly as if it had been sent plainly.
 fn decode(path: &str) -> Option<String> {
     let mut out = Vec::with_capacity(path.len());
@@ -195,5 +200,7 @@ mod tests {
         ] {
             assert!(parse(path).is_err(), "{path}: {:?}", parse(path));
         }
+        assert!(is_text("/api/v1/builds/a%2fb") && is_text("/api"));
+        assert!(!is_text("/api/v1/builds/%c0%ae") && !is_text("/api/%zz") && !is_text("/api/%2"));
     }
 }
