@@ -5,7 +5,7 @@
 #
 # Groups of `make test`:  debian rootfs conformance clients distribution engine postgres s3 kubernetes
 # Groups of `make bench`: debian rootfs distribution postgres s3 bench
-# By hand (docs/s3.md):   minio
+# By hand:                minio (docs/s3.md), against (tests/peers/against.sh)
 #
 # Everything that isn't a Debian package goes to one cache directory outside the tree, $LAYERYARD_PEERS_DIR
 # (default ~/.cache/layeryard-peers): programs to bin/, root file systems to rootfs/. A second run costs nothing.
@@ -33,7 +33,7 @@ main() {
     local group
     for group in "$@"; do
         case $group in
-            debian | clients | conformance | distribution | engine | postgres | s3 | kubernetes | minio | rootfs | bench) "group_$group" ;;
+            debian | clients | conformance | distribution | engine | postgres | s3 | kubernetes | minio | against | rootfs | bench) "group_$group" ;;
             *) fail "unknown group '$group'" ;;
         esac
     done
@@ -58,11 +58,13 @@ group_distribution() {
     go_program distribution github.com/distribution/distribution/v3/cmd/registry "$DISTRIBUTION"
 }
 
-# The newest engine wants its own containerd, shim and runc beside it in PATH; Debian's runc is too old for it.
+# The newest engine wants its own containerd, shim and runc beside it in PATH; Debian's runc is too old for it. ctr is
+# containerd's own client.
 group_engine() {
     debian_packages libseccomp-dev pkg-config gcc libc6-dev
     go_program dockerd github.com/moby/moby/v2/cmd/dockerd "$DOCKERD"
     go_program containerd github.com/containerd/containerd/v2/cmd/containerd "$CONTAINERD"
+    go_program ctr github.com/containerd/containerd/v2/cmd/ctr "$CONTAINERD"
     go_program containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 "$CONTAINERD"
     CGO_ENABLED=1 go_program runc github.com/opencontainers/runc "$RUNC" -tags seccomp
 }
@@ -100,6 +102,12 @@ group_s3() {
 
 group_minio() {
     go_program minio github.com/minio/minio "$MINIO"
+}
+
+# The registries that our own protocol tests are tried on.
+group_against() {
+    debian_packages docker-registry
+    group_distribution
 }
 
 group_bench() {

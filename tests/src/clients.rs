@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use crate::harness::containerd::Namespace;
 use crate::harness::image::{Image, sha256};
+use crate::harness::proxy::Proxy;
 use crate::harness::server::Server;
 use crate::harness::tool::Tool;
 
@@ -243,4 +245,118 @@ fn regctl() {
     image.assert_on(&server, "regctl/mounted", "v1");
     regctl().args(["tag", "delete", &copied]).ok();
     regctl().args(["image", "digest", &copied]).fails();
+}
+
+/// By both of its ways: the daemon's transfer service, and `ctr` itself with the daemon's content store.
+#[test]
+fn containerd() {
+    let server = Server::start();
+    let ctr = Namespace::new("clients");
+    let image = Image::multi_platform(340);
+    let from = layout(&server, &image);
+    for (way, local) in [("transfer", None), ("local", Some("--local"))] {
+        let repository = format!("{}/{way}/app", server.host());
+        let name = format!("{repository}:v1");
+        ctr.import(&from, &repository);
+        let push = ctr.images("push").arg("--plain-http").args(local);
+        push.arg(&name).ok();
+        image.assert_on(&server, &format!("{way}/app"), "v1");
+
+        ctr.remove(&name);
+        let pull = ctr.images("pull").args(["--plain-http", "--all-platforms"]);
+        pull.args(["--snapshotter", "native"]).args(local).arg(&name).ok();
+        let to = server.scratch().join(format!("out-{way}"));
+        ctr.export(&name, &to);
+        assert_layout(&to, &image);
+        ctr.remove(&name);
+    }
+}
+
+/// As on a node whose hosts.toml sends it to a mirror: every request then carries `ns`, the name that it asked for.
+#[test]
+fn containerd_by_another_name() {
+    let server = Server::start();
+    let ctr = Namespace::new("mirrored");
+    let image = Image::multi_platform(345);
+    image.push(&server, "library/app", "v1");
+    let hosts = server.scratch().join("hosts");
+    fs::create_dir_all(hosts.join("docker.io")).expect("make a directory");
+    let url = server.url();
+    let config = format!("server = '{url}'\n[host.'{url}']\ncapabilities = ['pull', 'resolve']\n");
+    fs::write(hosts.join("docker.io/hosts.toml"), config).expect("write hosts.toml");
+    let name = "docker.io/library/app:v1";
+    let pull = ctr.images("pull").args(["--http-dump", "--all-platforms"]);
+    let pull = pull.args(["--snapshotter", "native", "--hosts-dir"]);
+    let ran = pull.arg(&hosts).arg(name).run();
+    assert_eq!(ran.code, Some(0), "{ran}");
+    assert!(ran.to_string().contains("?ns=docker.io"), "{ran}");
+    let to = server.scratch().join("out");
+    ctr.export(name, &to);
+    assert_layout(&to, &image);
+    ctr.remove(name);
+}
+
+/// A broken download goes on with an open-ended range; compressed answers on the way would spoil it.
+#[test]
+fn containerd_goes_on_where_a_download_broke() {
+    let server = Server::start();
+    let ctr = Namespace::new("broken");
+    let image = Image::for_platform(348, "amd64", 6_000_000);
+    image.push(&server, "large/app", "v1");
+    let proxy = Proxy::cutting(server.address(), 2_000_000);
+    let name = format!("{}/large/app:v1", proxy.address());
+    let pull = ctr.images("pull").args(["--plain-http", "--all-platforms"]);
+    pull.args(["--snapshotter", "native"]).arg(&name).ok();
+    assert!(proxy.cuts() >= 1, "nothing was cut");
+    assert!(proxy.bytes() < 9_000_000, "{} bytes came", proxy.bytes());
+    let to = server.scratch().join("out");
+    ctr.export(&name, &to);
+    assert_layout(&to, &image);
+    ctr.remove(&name);
+}
+
+/// What a manifest needs and the repository lacks is named to who pushes it.
+#[test]
+fn oras_is_told_which_blob_is_missing() {
+    let server = Server::start();
+    let image = Image::small(350);
+    image.push(&server, "elsewhere/app", "v1");
+    fs::write(server.scratch().join("manifest.json"), &image.manifest).expect("write a manifest");
+    let push = |name: &str| {
+        let name = format!("{}/{name}", server.host());
+        Tool::peer("oras", "clients")
+            .env("DOCKER_CONFIG", server.scratch())
+            .current_dir(server.scratch())
+            .args(["manifest", "push", "--plain-http", &name, "manifest.json"])
+    };
+    let refused = push("oras/app:v1").fails();
+    for blob in &image.blobs {
+        assert!(refused.stderr.contains(&sha256(blob)), "{refused}");
+    }
+    push("elsewhere/app:v2").ok();
+    image.assert_on(&server, "elsewhere/app", "v2");
+}
+
+/// The same new image, at the same moment, to the same and to other repositories.
+#[test]
+fn clients_push_one_image_at_once() {
+    let server = Server::start();
+    let image = Image::for_platform(355, "amd64", 3_000_000);
+    let from = layout(&server, &image);
+    let name = |client: usize| (format!("at/once{}", client % 3), format!("v{client}"));
+    std::thread::scope(|scope| {
+        for client in 0..6 {
+            let (server, from) = (&server, &from);
+            let (repository, tag) = name(client);
+            scope.spawn(move || {
+                let name = format!("{}/{repository}:{tag}", server.host());
+                let crane = Tool::peer("crane", "clients").env("DOCKER_CONFIG", server.scratch());
+                crane.arg("push").arg(from).arg(name).ok();
+            });
+        }
+    });
+    for client in 0..6 {
+        let (repository, tag) = name(client);
+        image.assert_on(&server, &repository, &tag);
+    }
 }

@@ -9,6 +9,7 @@ mod cli;
 mod clients;
 mod conformance;
 mod crash;
+mod documents;
 mod engines;
 mod gc;
 mod helm;

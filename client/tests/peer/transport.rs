@@ -205,3 +205,31 @@ async fn a_name_of_the_server_itself_is_refused_before_a_connection() {
         "a redirect is no way around"
     );
 }
+
+/// A registry may send its clients anywhere for a token. A server's own fetches go neither to the server itself nor to a
+/// metadata service, and what they know of the registry goes nowhere.
+#[tokio::test]
+async fn a_hostile_realm_gets_no_credentials() {
+    let own = Peer::start(|_, _| answer("200 OK", &[], r#"{"token":"t"}"#)).await;
+    for realm in [
+        own.address.to_string(),
+        format!("localhost:{}", own.address.port()),
+        "169.254.169.254".to_owned(),
+    ] {
+        let hostile = Peer::start(move |_, _| answer("401 Unauthorized", &[&challenge(&realm)], "")).await;
+        let options = client::Options {
+            http: Some(client::Http::guarded(client::Guard::new(vec![own.address]))),
+            access: basic(),
+            ..client::Options::default()
+        };
+        let registry = client::Registry::new(&hostile.address.to_string(), options).unwrap();
+        let error = registry.tags(&repository()).await.unwrap_err();
+        assert!(matches!(error, Error::AddressRefused { .. }), "{error}");
+        let seen = hostile.seen();
+        assert!(
+            seen.iter()
+                .all(|request| request.header("authorization").is_none())
+        );
+    }
+    assert_eq!(own.seen().len(), 0);
+}

@@ -1,9 +1,13 @@
 //! Who may do what with an account: users, robots, grants, tokens, TLS; with the clients that people use.
 
 mod clients;
+mod containerd;
+mod external;
 mod grants;
 mod jobs;
 mod logins;
+mod mounts;
+mod secrecy;
 mod tls;
 
 use base64::Engine as _;

@@ -6,6 +6,7 @@ use std::path::Path;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
 use super::*;
+use crate::harness::balancer::Balancer;
 use crate::harness::image::Image;
 use crate::harness::processes::eventually;
 use crate::harness::tool::Tool;
@@ -208,4 +209,48 @@ fn clients_log_in_over_tls() {
         .arg(&ca)
         .arg(format!("{host}/team/skopeo"))
         .ok();
+}
+
+/// A proxy ends TLS: the realm that clients are sent to is the proxy's, and addresses of uploads hold through it.
+#[test]
+fn clients_log_in_through_a_proxy_that_ends_tls() {
+    let server = guarded();
+    let dir = server.scratch();
+    let authority = Authority::new("proxies");
+    authority.write(&dir.join("ca.crt"));
+    authority.sign(dir, "proxy", "proxy");
+    let proxy = Balancer::start_encrypted(
+        &[server.address()],
+        &dir.join("proxy.crt"),
+        &dir.join("proxy.key"),
+    );
+    let host = proxy.address().to_string();
+    let head = curl(&server, &["-I"]).arg(format!("https://{host}/v2/")).ok();
+    assert!(
+        head.contains(&format!("realm=\"https://{host}/token\"")),
+        "{head}"
+    );
+
+    let config = dir.join("docker");
+    fs::create_dir(&config).expect("make a directory");
+    Image::multi_platform(742).write_layout(&dir.join("layout"), "v1");
+    let crane = || {
+        let crane = Tool::peer("crane", "clients").env("DOCKER_CONFIG", &config);
+        crane.env("SSL_CERT_FILE", dir.join("ca.crt"))
+    };
+    crane()
+        .args(["auth", "login", &host, "-u", "bert", "-p", "secret"])
+        .ok();
+    let name = format!("{host}/team/app:v1");
+    crane()
+        .args(["push", "--index"])
+        .arg(dir.join("layout"))
+        .arg(&name)
+        .ok();
+    crane()
+        .args(["copy", &name, &format!("{host}/team/copy:v1")])
+        .ok();
+    let tags = crane().args(["ls", &format!("{host}/team/copy")]).ok();
+    assert_eq!(tags, "v1");
+    assert!(!proxy.requests("PUT /v2/team/app/blobs/uploads/").is_empty());
 }

@@ -135,3 +135,56 @@ fn retention_keeps_the_last_and_can_be_undone() {
     server.layeryard(["undelete", "ci/app:pr-2"]).ok();
     Image::small(982).assert_on(&server, "ci/app", "pr-2");
 }
+
+/// Whatever keeps a repository as it is keeps it from every deletion, and from overwriting too.
+#[test]
+fn nothing_is_deleted_where_nothing_may_change() {
+    let mut server = Server::start();
+    let (image, other) = (Image::small(995), Image::small(996));
+    image.push(&server, "ro/app", "v1");
+    for blob in &other.blobs {
+        push_blob(&server, "ro/app", blob);
+    }
+    let unused = push_blob(&server, "ro/app", b"nobody's");
+    for config in [
+        "read_only = true\n",
+        "[access]\nanonymous = \"read-only\"\n",
+        "[[policy]]\nname = \"frozen\"\nrepositories = [\"ro/*\"]\nread_only = true\n",
+    ] {
+        server.stop();
+        server.configure(config);
+        server.restart();
+        let manifests = |reference: &str| format!("/v2/ro/app/manifests/{reference}");
+        let calls = [
+            ("DELETE", manifests("v1")),
+            ("DELETE", manifests(&image.digest())),
+            ("DELETE", format!("/v2/ro/app/blobs/{unused}")),
+            ("PUT", manifests("v1")),
+            ("PUT", manifests(&other.digest())),
+            ("PUT", format!("{}?tag=v1", manifests(&other.digest()))),
+            ("POST", "/v2/ro/app/blobs/uploads/".to_owned()),
+            (
+                "POST",
+                format!("/v2/ro/app/blobs/uploads/?mount={unused}&from=ro/app"),
+            ),
+        ];
+        for (method, target) in calls {
+            let request = server
+                .request(method, &target)
+                .header("Content-Type", other.media_type);
+            let answer = request.body(other.manifest.clone()).send();
+            let shown = format!("{config}{method} {target}: {} {}", answer.status, answer.text());
+            assert!([401, 403].contains(&answer.status), "{shown}");
+        }
+        image.assert_on(&server, "ro/app", "v1");
+        let blob = format!("/v2/ro/app/blobs/{unused}");
+        server.request("GET", &blob).send().expect(200);
+    }
+    server.stop();
+    server.configure("");
+    server.restart();
+    server
+        .request("DELETE", "/v2/ro/app/manifests/v1")
+        .send()
+        .expect(202);
+}

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -17,16 +18,27 @@ const POLL: Duration = Duration::from_millis(10);
 pub(crate) struct Balancer {
     child: Child,
     address: SocketAddr,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Balancer {
     pub(crate) fn start(servers: &[SocketAddr]) -> Self {
+        Self::start_with(servers, "")
+    }
+
+    /// Ends TLS, as most installations do it: the servers behind it speak plain HTTP.
+    pub(crate) fn start_encrypted(servers: &[SocketAddr], certificate: &Path, key: &Path) -> Self {
+        let (certificate, key) = (certificate.display(), key.display());
+        let tls = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
+        Self::start_with(servers, &tls)
+    }
+
+    fn start_with(servers: &[SocketAddr], tls: &str) -> Self {
         let dir = paths::scratch();
         let address = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
         let address = address.expect("a free port");
         let config = dir.path().join("nginx.conf");
-        fs::write(&config, configuration(address, servers)).expect("write nginx.conf");
+        fs::write(&config, configuration(address, servers, tls)).expect("write nginx.conf");
         let child = Command::new(paths::debian("nginx"))
             .arg("-p")
             .arg(dir.path())
@@ -44,11 +56,14 @@ impl Balancer {
             assert!(Instant::now() < deadline, "nginx does not listen");
             thread::sleep(POLL);
         }
-        Self {
-            child,
-            address,
-            _dir: dir,
-        }
+        Self { child, address, dir }
+    }
+
+    /// What came by that contains this text: lines of method, path with query, and status.
+    pub(crate) fn requests(&self, text: &str) -> Vec<String> {
+        let log = fs::read_to_string(self.dir.path().join("access.log")).expect("read nginx's log");
+        let lines = log.lines().filter(|line| line.contains(text));
+        lines.map(str::to_owned).collect()
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -66,21 +81,24 @@ impl Drop for Balancer {
 
 /// The settings of docker-compose.yml's balancer: bodies pass through as they come, of any size; a replica that does not
 /// answer is left out for a moment, and a request that it has not begun to answer goes to the next one.
-fn configuration(address: SocketAddr, servers: &[SocketAddr]) -> String {
+fn configuration(address: SocketAddr, servers: &[SocketAddr], tls: &str) -> String {
     let mut upstream = String::new();
     for server in servers {
         let _ = writeln!(upstream, "    server {server} max_fails=1 fail_timeout=1s;");
     }
+    let ssl = if tls.is_empty() { "" } else { " ssl" };
     format!(
         "daemon off; master_process off; pid nginx.pid; worker_rlimit_nofile 4096;
 events {{ worker_connections 1024; }}
 http {{
-  access_log off; client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u;
+  log_format told '$request_method $request_uri $status'; access_log access.log told;
+  client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u;
   scgi_temp_path s;
   upstream layeryard {{
 {upstream}  }}
   server {{
-    listen {address};
+    listen {address}{ssl};
+    {tls}
     client_max_body_size 0;
     location / {{
       proxy_pass http://layeryard;

@@ -24,6 +24,11 @@ enum Body {
     None,
     Sized(Vec<u8>),
     Chunked(Vec<Vec<u8>>),
+    /// One chunk again and again, never in memory as a whole.
+    Repeated {
+        chunk: Vec<u8>,
+        times: usize,
+    },
     /// Announces more than it sends, then cuts the connection.
     Cut {
         announced: usize,
@@ -65,6 +70,14 @@ impl Request {
 
     pub(crate) fn chunked(mut self, chunks: impl IntoIterator<Item = Vec<u8>>) -> Self {
         self.body = Body::Chunked(chunks.into_iter().collect());
+        self
+    }
+
+    pub(crate) fn repeated(mut self, chunk: impl Into<Vec<u8>>, times: usize) -> Self {
+        self.body = Body::Repeated {
+            chunk: chunk.into(),
+            times,
+        };
         self
     }
 
@@ -122,7 +135,7 @@ impl Request {
             }
             Body::None => {}
             Body::Sized(body) => head += &format!("Content-Length: {}\r\n", body.len()),
-            Body::Chunked(_) => head += "Transfer-Encoding: chunked\r\n",
+            Body::Chunked(_) | Body::Repeated { .. } => head += "Transfer-Encoding: chunked\r\n",
             Body::Cut { announced, .. } => head += &format!("Content-Length: {announced}\r\n"),
         }
         head += "\r\n";
@@ -130,13 +143,9 @@ impl Request {
         match &self.body {
             Body::None => {}
             Body::Sized(body) => stream.write_all(body)?,
-            Body::Chunked(chunks) => {
-                for chunk in chunks {
-                    write!(stream, "{:x}\r\n", chunk.len())?;
-                    stream.write_all(chunk)?;
-                    stream.write_all(b"\r\n")?;
-                }
-                stream.write_all(b"0\r\n\r\n")?;
+            Body::Chunked(chunks) => write_chunks(stream, chunks.iter())?,
+            Body::Repeated { chunk, times } => {
+                write_chunks(stream, std::iter::repeat_n(chunk, *times))?;
             }
             Body::Cut { sent, .. } => {
                 stream.write_all(sent)?;
@@ -259,6 +268,16 @@ impl Response {
         }
         Ok(body)
     }
+}
+
+fn write_chunks<'a>(stream: &mut TcpStream, chunks: impl Iterator<Item = &'a Vec<u8>>) -> Result<()> {
+    for chunk in chunks {
+        write!(stream, "{:x}\r\n", chunk.len())?;
+        stream.write_all(chunk)?;
+        stream.write_all(b"\r\n")?;
+    }
+    stream.write_all(b"0\r\n\r\n")?;
+    Ok(())
 }
 
 fn line(stream: &mut impl BufRead) -> Result<String> {

@@ -63,6 +63,25 @@ impl TokenServer {
         signed(&self.key, access).expect("sign a token")
     }
 
+    /// What a good token of it says.
+    pub(crate) fn claims(scope: &str) -> Value {
+        claims(granted(scope, true).into_iter().collect()).expect("a clock")
+    }
+
+    /// A token with any header and claims, under its key.
+    pub(crate) fn signed(&self, header: &Value, claims: &Value) -> String {
+        sign(&self.key, header, claims).expect("sign a token")
+    }
+
+    pub(crate) fn header() -> Value {
+        json!({"typ": "JWT", "alg": "ES256", "kid": KEY_ID})
+    }
+
+    /// The file of its public keys.
+    pub(crate) fn keys(&self) -> &Path {
+        &self.keys
+    }
+
     /// How Layeryard is told of it.
     pub(crate) fn layeryard_config(&self) -> String {
         format!(
@@ -169,16 +188,27 @@ fn granted(scope: &str, is_user: bool) -> Option<Value> {
 }
 
 fn signed(key: &EcdsaKeyPair, access: Vec<Value>) -> Result<String> {
+    sign(key, &TokenServer::header(), &claims(access)?)
+}
+
+fn claims(access: Vec<Value>) -> Result<Value> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let header = json!({"typ": "JWT", "alg": "ES256", "kid": KEY_ID});
-    let claims = json!({
+    Ok(json!({
         "iss": ISSUER, "sub": "tests", "aud": SERVICE, "access": access, "jti": format!("{now}"),
         "nbf": now - 10, "iat": now, "exp": now + TOKEN_SECONDS,
-    });
-    let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
-    let signed = format!("{}.{}", encode(&header), encode(&claims));
+    }))
+}
+
+fn sign(key: &EcdsaKeyPair, header: &Value, claims: &Value) -> Result<String> {
+    let signed = signing_input(header, claims);
     let signature = key.sign(&SystemRandom::new(), signed.as_bytes())?;
     Ok(format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature)))
+}
+
+/// What a JWT's signature is over.
+pub(crate) fn signing_input(header: &Value, claims: &Value) -> String {
+    let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
+    format!("{}.{}", encode(header), encode(claims))
 }
 
 fn percent_decoded(text: &str) -> String {

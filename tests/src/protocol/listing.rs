@@ -2,6 +2,7 @@
 
 use crate::harness::image::{Image, OCI_MANIFEST};
 use crate::harness::server::Server;
+use crate::harness::tool::Tool;
 
 /// Follows `Link` to the end; every page's items.
 fn pages(server: &Server, first: &str, field: &str) -> Vec<Vec<String>> {
@@ -126,4 +127,37 @@ fn catalog_comes_in_order_and_in_pages() {
         .send()
         .expect(202);
     assert_eq!(pages(&server, "/v2/_catalog", "repositories").concat(), names);
+}
+
+/// More tags than a page has. The clients follow `Link`, each in its own way, and none loses, doubles or reorders one.
+#[test]
+fn clients_follow_the_pages_to_the_end() {
+    let server = Server::start();
+    let image = Image::small(120);
+    image.push(&server, "many/tags", "a");
+    let mut tags: Vec<String> = (0..1_200).map(|number| format!("v{number}")).collect();
+    for some in tags.chunks(40) {
+        let query: Vec<String> = some.iter().map(|tag| format!("tag={tag}")).collect();
+        let target = format!("/v2/many/tags/manifests/{}?{}", image.digest(), query.join("&"));
+        let put = server
+            .request("PUT", &target)
+            .header("Content-Type", OCI_MANIFEST);
+        put.body(image.manifest.clone()).send().expect(201);
+    }
+    tags.push("a".to_owned());
+    tags.sort();
+    let name = format!("{}/many/tags", server.host());
+    let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<String>>();
+
+    let crane = Tool::peer("crane", "clients").env("DOCKER_CONFIG", server.scratch());
+    assert_eq!(lines(crane.args(["ls", &name]).ok()), tags);
+    let oras = Tool::peer("oras", "clients").env("DOCKER_CONFIG", server.scratch());
+    assert_eq!(
+        lines(oras.args(["repo", "tags", "--plain-http", &name]).ok()),
+        tags
+    );
+    let skopeo = Tool::debian("skopeo").args(["list-tags", "--tls-verify=false"]);
+    let listed: serde_json::Value =
+        serde_json::from_str(&skopeo.arg(format!("docker://{name}")).ok()).expect("JSON");
+    assert_eq!(listed["Tags"], serde_json::json!(tags));
 }

@@ -2,7 +2,9 @@
 //! server must survive.
 
 mod access;
+mod bounds;
 mod content;
 mod listing;
 mod malformed;
+mod outside;
 mod uploads;
