@@ -15,6 +15,7 @@ mod gc;
 mod helm;
 mod hostile;
 mod operations;
+mod postgres;
 mod protocol;
 mod replicas;
 mod s3;

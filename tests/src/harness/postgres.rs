@@ -4,8 +4,11 @@ use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::paths;
+use super::processes::eventually;
+use super::tool::Tool;
 
 pub(crate) struct Postgres {
+    /// With `DATABASE` in place of a name.
     url: String,
     child: Child,
     commands: Option<ChildStdin>,
@@ -27,7 +30,7 @@ impl Postgres {
             "no PostgreSQL: run tests/peers/install.sh postgres"
         );
         Self {
-            url: url.trim().replace("DATABASE", "postgres"),
+            url: url.trim().to_owned(),
             commands: child.stdin.take(),
             child,
             answers,
@@ -36,7 +39,39 @@ impl Postgres {
 
     /// A server's setting, as the environment writes it.
     pub(crate) fn setting(&self) -> String {
-        format!("LAYERYARD_DATABASE__URL={}", self.url)
+        self.setting_of("postgres")
+    }
+
+    /// With another database than the one that is always there.
+    pub(crate) fn setting_of(&self, database: &str) -> String {
+        format!("LAYERYARD_DATABASE__URL={}", self.url_of(database))
+    }
+
+    /// Makes a database, empty or the copy of one that nobody uses.
+    pub(crate) fn create(&self, database: &str, template: &str) {
+        let sql = format!("CREATE DATABASE {database} TEMPLATE {template}");
+        self.query("template1", &sql);
+    }
+
+    /// Waits until nobody is connected: what a killed server began has then come to its end.
+    #[track_caller]
+    pub(crate) fn await_silence(&self) {
+        let others = "SELECT count(*) FROM pg_stat_activity \
+                      WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()";
+        eventually("nobody is connected", || self.query("postgres", others) == "0");
+    }
+
+    /// What a statement answers, a line for each row.
+    #[track_caller]
+    pub(crate) fn query(&self, database: &str, sql: &str) -> String {
+        let psql = Tool::debian("psql").args(["--no-psqlrc", "--tuples-only", "--no-align"]);
+        psql.args(["--quiet", "--set", "ON_ERROR_STOP=1", "--command", sql])
+            .arg(self.url_of(database))
+            .ok()
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        self.url.replace("DATABASE", database)
     }
 
     /// As an administrator restarts it; returns when it is back.

@@ -54,16 +54,21 @@ impl Gateway {
         self.address
     }
 
-    /// A registry that keeps its blobs here, with more settings as the environment writes them.
-    pub(crate) fn serve(&self, more: &[&str]) -> Server {
-        let own = [
+    /// How a registry keeps its blobs here, as the environment writes it.
+    pub(crate) fn settings(&self) -> [String; 6] {
+        [
             "LAYERYARD_STORAGE__BACKEND=s3".to_owned(),
             format!("LAYERYARD_STORAGE__S3__BUCKET={BUCKET}"),
             format!("LAYERYARD_STORAGE__S3__ENDPOINT=http://{}", self.address),
             "LAYERYARD_STORAGE__S3__PATH_STYLE=true".to_owned(),
             format!("LAYERYARD_STORAGE__S3__ACCESS_KEY_ID={KEY}"),
             format!("LAYERYARD_STORAGE__S3__SECRET_ACCESS_KEY={SECRET}"),
-        ];
+        ]
+    }
+
+    /// A registry that keeps its blobs here, with more settings as the environment writes them.
+    pub(crate) fn serve(&self, more: &[&str]) -> Server {
+        let own = self.settings();
         let mut prefix = vec!["env"];
         prefix.extend(own.iter().map(String::as_str));
         prefix.extend(more);
@@ -96,6 +101,31 @@ impl Gateway {
             .filter(|name| name.starts_with(prefix))
             .map(str::to_owned)
             .collect()
+    }
+
+    /// The file that an object is.
+    pub(crate) fn file(&self, object: &str) -> PathBuf {
+        self.dir.path().join(BUCKET).join(object)
+    }
+
+    /// Every object has a row that keeps it or will have it deleted, and every kept row has its object. `query` asks the
+    /// database.
+    #[track_caller]
+    pub(crate) fn assert_accounted_for(&self, query: impl Fn(&str) -> String) {
+        let live = query("SELECT storage_key FROM blobs");
+        let named = query("SELECT storage_key FROM blobs UNION SELECT key FROM doomed");
+        let named: BTreeSet<&str> = named.lines().collect();
+        let mut there = self.objects("blobs/");
+        there.extend(self.objects("d/"));
+        for key in live.lines() {
+            assert!(
+                there.contains(key),
+                "{key} is in the database and not in the bucket"
+            );
+        }
+        for key in &there {
+            assert!(named.contains(key.as_str()), "nobody knows {key}");
+        }
     }
 
     /// How many parts of unfinished uploads there are.

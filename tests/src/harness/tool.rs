@@ -78,6 +78,15 @@ impl Tool {
         self
     }
 
+    /// `NAME=VALUE`, several of them.
+    pub(crate) fn envs<T: AsRef<str>>(mut self, settings: impl IntoIterator<Item = T>) -> Self {
+        for setting in settings {
+            let (name, value) = setting.as_ref().split_once('=').expect("NAME=VALUE");
+            self.command.env(name, value);
+        }
+        self
+    }
+
     pub(crate) fn current_dir(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
         self

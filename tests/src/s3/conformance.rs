@@ -1,6 +1,6 @@
 //! The conformance suite over SQLite and S3.
 
-use crate::conformance::{EXTRAS, run_suite};
+use crate::conformance::{DEV_SPARSE, EXTRAS, run_suite};
 use crate::harness::s3::Gateway;
 
 #[test]
@@ -18,7 +18,6 @@ fn suite_1_1_passes_with_nothing_skipped() {
 fn suite_dev_passes_with_sparse_indexes() {
     let gateway = Gateway::start();
     let mut server = gateway.serve(&["LAYERYARD_SPARSE_INDEXES=true"]);
-    let counts = run_suite(&server, &[("OCI_VERSION", "dev"), ("OCI_DATA_SPARSE", "true")]);
-    counts.assert_clean();
+    run_suite(&server, &DEV_SPARSE).assert_clean();
     server.assert_healthy();
 }
