@@ -2,37 +2,67 @@
 
 use std::collections::BTreeMap;
 
+use rand::Rng;
+use rand::rngs::StdRng;
+
 use crate::harness::image::{Image, noise, sha256};
 use crate::harness::server::Server;
 
-/// One client's view of its own repository.
+/// One client's view of its own repository, and of a second one that it mounts blobs into.
 pub(super) struct Ledger {
     pub(super) repository: String,
-    /// Digest → (seed, length) of its bytes.
-    blobs: BTreeMap<String, (u64, usize)>,
-    /// Seeds of images whose manifest was acknowledged.
+    blobs: Blobs,
+    mounted: Blobs,
+    /// Digest → seed of images whose manifest was acknowledged.
     images: BTreeMap<String, u64>,
     /// Tag → digest, `None` after an acknowledged deletion.
     tags: BTreeMap<String, Option<String>>,
     /// What was asked last and not answered.
     open: Option<Question>,
+    acknowledged: usize,
 }
 
+/// Digest → what its bytes are.
+type Blobs = BTreeMap<String, Blob>;
+
+#[derive(Clone, Copy)]
+pub(super) struct Blob {
+    pub(super) seed: u64,
+    pub(super) length: usize,
+}
+
+#[derive(Clone)]
 pub(super) enum Question {
-    Blob { seed: u64, length: usize },
+    Push(Blob),
+    Mount(Blob),
+    DeleteBlob(Blob),
     Tag { tag: String, seed: u64 },
-    Delete { tag: String },
+    Untag { tag: String },
+    DeleteImage { seed: u64 },
+}
+
+impl Blob {
+    pub(super) fn bytes(self) -> Vec<u8> {
+        noise(self.seed, self.length)
+    }
 }
 
 impl Ledger {
     pub(super) fn new(repository: &str) -> Self {
         Self {
             repository: repository.to_owned(),
-            blobs: BTreeMap::new(),
+            blobs: Blobs::new(),
+            mounted: Blobs::new(),
             images: BTreeMap::new(),
             tags: BTreeMap::new(),
             open: None,
+            acknowledged: 0,
         }
+    }
+
+    /// Where blobs are mounted.
+    pub(super) fn sister(&self) -> String {
+        format!("{}/mounted", self.repository)
     }
 
     pub(super) fn ask(&mut self, question: Question) {
@@ -41,94 +71,114 @@ impl Ledger {
 
     /// The last question was answered with success.
     pub(super) fn acknowledge(&mut self) {
-        match self.open.take() {
-            Some(Question::Blob { seed, length }) => {
-                self.blobs.insert(sha256(&noise(seed, length)), (seed, length));
+        let question = self.open.take().expect("an answer has a question");
+        self.acknowledged += 1;
+        match question {
+            Question::Push(blob) => {
+                self.blobs.insert(sha256(&blob.bytes()), blob);
             }
-            Some(Question::Tag { tag, seed }) => {
+            Question::Mount(blob) => {
+                self.mounted.insert(sha256(&blob.bytes()), blob);
+            }
+            Question::DeleteBlob(blob) => {
+                self.blobs.remove(&sha256(&blob.bytes()));
+            }
+            Question::Tag { tag, seed } => {
                 let digest = Image::small(seed).digest();
                 self.images.insert(digest.clone(), seed);
                 self.tags.insert(tag, Some(digest));
             }
-            Some(Question::Delete { tag }) => {
+            Question::Untag { tag } => {
                 self.tags.insert(tag, None);
             }
-            None => panic!("an answer without a question"),
+            Question::DeleteImage { seed } => self.forget(&Image::small(seed).digest()),
         }
     }
 
+    /// How many changes were acknowledged.
     pub(super) fn acknowledged(&self) -> usize {
-        self.blobs.len() + self.images.len()
+        self.acknowledged
     }
 
-    pub(super) fn tags(&self) -> Vec<String> {
-        self.tags.keys().cloned().collect()
+    /// How many objects have to be looked at.
+    pub(super) fn size(&self) -> usize {
+        self.blobs.len() + self.mounted.len() + self.images.len()
+    }
+
+    pub(super) fn any_blob(&self, rng: &mut StdRng) -> Option<Blob> {
+        any(&self.blobs, rng).map(|(_, &blob)| blob)
+    }
+
+    pub(super) fn any_image(&self, rng: &mut StdRng) -> Option<u64> {
+        any(&self.images, rng).map(|(_, &seed)| seed)
+    }
+
+    pub(super) fn any_tag(&self, rng: &mut StdRng) -> Option<String> {
+        any(&self.tags, rng).map(|(tag, _)| tag.clone())
+    }
+
+    /// A deleted manifest takes its tags along.
+    fn forget(&mut self, digest: &str) {
+        self.images.remove(digest);
+        for named in self.tags.values_mut() {
+            if named.as_deref() == Some(digest) {
+                *named = None;
+            }
+        }
     }
 
     /// Checks everything against the restarted server, and settles what was open.
     #[track_caller]
     pub(super) fn verify(&mut self, server: &Server) {
-        let mut expected = self.tags.clone();
-        match self.open.take() {
-            Some(Question::Blob { seed, length }) => self.verify_maybe_blob(server, seed, length),
-            Some(Question::Tag { tag, seed }) => {
-                if let Some(digest) = self.settle_tag(server, &tag, Some(seed)) {
-                    expected.insert(tag, digest);
-                }
-            }
-            Some(Question::Delete { tag }) => {
-                if let Some(digest) = self.settle_tag(server, &tag, None) {
-                    expected.insert(tag, digest);
-                }
-            }
-            None => {}
+        if let Some(question) = self.open.take() {
+            self.settle(server, &question);
         }
-        self.tags = expected;
-        for (digest, &(seed, length)) in &self.blobs {
-            self.verify_blob(server, digest, &noise(seed, length));
+        let sister = self.sister();
+        for (repository, blobs) in [(&self.repository, &self.blobs), (&sister, &self.mounted)] {
+            for (digest, blob) in blobs {
+                let is_there = has_blob(server, repository, *blob);
+                assert!(is_there, "{repository} has lost the blob {digest}");
+            }
         }
         for (digest, &seed) in &self.images {
             Image::small(seed).assert_on(server, &self.repository, digest);
         }
         for (tag, digest) in &self.tags {
-            assert_eq!(
-                self.tag_on(server, tag),
-                *digest,
-                "the tag {tag} in {}",
-                self.repository
-            );
+            let now = self.named_by(server, tag);
+            assert_eq!(now, *digest, "the tag {tag} in {}", self.repository);
         }
         self.verify_list(server);
     }
 
-    fn verify_blob(&self, server: &Server, digest: &str, bytes: &[u8]) {
-        let got = server
-            .request("GET", &format!("/v2/{}/blobs/{digest}", self.repository))
-            .send()
-            .expect(200);
-        assert!(got.body == bytes, "the blob {digest} is damaged");
+    /// What was asked and not answered has happened or not, and nothing between.
+    fn settle(&mut self, server: &Server, question: &Question) {
+        match question {
+            Question::Push(blob) => {
+                has_blob(server, &self.repository, *blob);
+            }
+            Question::Mount(blob) => {
+                has_blob(server, &self.sister(), *blob);
+            }
+            Question::DeleteBlob(blob) => {
+                if !has_blob(server, &self.repository, *blob) {
+                    self.blobs.remove(&sha256(&blob.bytes()));
+                }
+            }
+            Question::Tag { tag, seed } => self.settle_tag(server, tag, Some(*seed)),
+            Question::Untag { tag } => self.settle_tag(server, tag, None),
+            Question::DeleteImage { seed } => {
+                let digest = Image::small(*seed).digest();
+                if self.named_by(server, &digest).is_none() {
+                    self.forget(&digest);
+                }
+            }
+        }
     }
 
-    fn verify_maybe_blob(&self, server: &Server, seed: u64, length: usize) {
-        let bytes = noise(seed, length);
-        let got = server
-            .request(
-                "GET",
-                &format!("/v2/{}/blobs/{}", self.repository, sha256(&bytes)),
-            )
-            .send();
-        assert!(
-            got.status == 404 || (got.status == 200 && got.body == bytes),
-            "half a blob: {}",
-            got.status
-        );
-    }
-
-    /// The state of a tag whose change was not answered: the old one or the new one, nothing between.
-    fn settle_tag(&mut self, server: &Server, tag: &str, asked: Option<u64>) -> Option<Option<String>> {
+    fn settle_tag(&mut self, server: &Server, tag: &str, asked: Option<u64>) {
         let old = self.tags.get(tag).cloned().flatten();
         let asked_digest = asked.map(|seed| Image::small(seed).digest());
-        let now = self.tag_on(server, tag);
+        let now = self.named_by(server, tag);
         assert!(
             now == old || now == asked_digest,
             "{tag} is {now:?}, was {old:?}, asked {asked_digest:?}"
@@ -138,13 +188,15 @@ impl Ledger {
         {
             self.images.insert(digest.clone(), seed);
         }
-        (self.tags.contains_key(tag) || now.is_some()).then_some(now)
+        if self.tags.contains_key(tag) || now.is_some() {
+            self.tags.insert(tag.to_owned(), now);
+        }
     }
 
-    fn tag_on(&self, server: &Server, tag: &str) -> Option<String> {
-        let head = server
-            .request("HEAD", &format!("/v2/{}/manifests/{tag}", self.repository))
-            .send();
+    /// The manifest under a tag or digest.
+    fn named_by(&self, server: &Server, reference: &str) -> Option<String> {
+        let target = format!("/v2/{}/manifests/{reference}", self.repository);
+        let head = server.request("HEAD", &target).send();
         if head.status == 404 {
             return None;
         }
@@ -160,12 +212,8 @@ impl Ledger {
             404 => Vec::new(),
             _ => serde_json::from_value(list.expect(200).json()["tags"].clone()).expect("a list of tags"),
         };
-        let expected: Vec<&String> = self
-            .tags
-            .iter()
-            .filter(|(_, digest)| digest.is_some())
-            .map(|(tag, _)| tag)
-            .collect();
+        let named = self.tags.iter().filter(|(_, digest)| digest.is_some());
+        let expected: Vec<&String> = named.map(|(tag, _)| tag).collect();
         assert_eq!(
             listed.iter().collect::<Vec<_>>(),
             expected,
@@ -173,4 +221,25 @@ impl Ledger {
             self.repository
         );
     }
+}
+
+/// Whether a blob is there, and then whole.
+fn has_blob(server: &Server, repository: &str, blob: Blob) -> bool {
+    let bytes = blob.bytes();
+    let target = format!("/v2/{repository}/blobs/{}", sha256(&bytes));
+    let got = server.request("GET", &target).send();
+    if got.status == 404 {
+        return false;
+    }
+    assert!(
+        got.expect(200).body == bytes,
+        "{repository} has a damaged {}",
+        sha256(&bytes)
+    );
+    true
+}
+
+fn any<'a, K, V>(of: &'a BTreeMap<K, V>, rng: &mut StdRng) -> Option<(&'a K, &'a V)> {
+    let index = rng.random_range(0..of.len().max(1));
+    of.iter().nth(index)
 }

@@ -4,7 +4,9 @@
 mod builds;
 mod durability;
 mod ledger;
+mod load;
 mod pushes;
+mod replicated;
 mod worker;
 
 use std::env;
@@ -26,4 +28,13 @@ pub(crate) fn seeded(test: &str) -> StdRng {
     };
     tell(&format!("{test}: LAYERYARD_SEED={seed}"));
     StdRng::seed_from_u64(seed)
+}
+
+/// How many random instants: so many in every run, 1,000 in a long one (`LAYERYARD_LONG=1`), or `LAYERYARD_KILLS`.
+fn instants(usual: usize) -> usize {
+    match (env::var("LAYERYARD_KILLS"), env::var_os("LAYERYARD_LONG")) {
+        (Ok(kills), _) => kills.parse().expect("LAYERYARD_KILLS is a number"),
+        (Err(_), Some(_)) => 1_000,
+        (Err(_), None) => usual,
+    }
 }
