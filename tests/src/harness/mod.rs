@@ -8,6 +8,7 @@ pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod issuer;
 pub(crate) mod paths;
+mod peer;
 pub(crate) mod postgres;
 pub(crate) mod processes;
 pub(crate) mod proxy;

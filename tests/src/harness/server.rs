@@ -1,4 +1,4 @@
-//! `layeryard serve` on a free port with a data directory of its own.
+//! `layeryard serve` on a free port with a data directory of its own; or, by hand, another registry.
 
 use std::fs::{self, File};
 use std::net::SocketAddr;
@@ -13,8 +13,10 @@ use tempfile::TempDir;
 
 use super::http::Request;
 use super::paths;
+use super::peer::Peer;
 use super::tell;
 use super::tool::Tool;
+use super::upstream::free_address;
 
 const NOBODY: u32 = 65534;
 const START_SECONDS_MAX: u64 = 30;
@@ -29,11 +31,29 @@ pub(crate) struct Server {
     /// Programs and arguments before `layeryard serve`: taskset, strace.
     prefix: Vec<String>,
     dir: TempDir,
+    /// Another registry than the one under test.
+    peer: Option<Peer>,
 }
 
 impl Server {
     pub(crate) fn start() -> Self {
-        Self::start_under(&[])
+        match Peer::chosen() {
+            None => Self::start_under(&[]),
+            Some(peer) => Self::start_peer(peer),
+        }
+    }
+
+    fn start_peer(peer: Peer) -> Self {
+        let mut server = Self {
+            child: None,
+            address: free_address(),
+            binary: PathBuf::new(),
+            prefix: Vec::new(),
+            dir: paths::scratch(),
+            peer: Some(peer),
+        };
+        server.launch();
+        server
     }
 
     /// With a configuration file.
@@ -104,6 +124,10 @@ impl Server {
     }
 
     fn start_in(dir: TempDir, binary: PathBuf, prefix: Vec<String>) -> Self {
+        assert!(
+            Peer::chosen().is_none(),
+            "only Layeryard is configured this way: no test for another registry"
+        );
         let address = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut server = Self {
             child: None,
@@ -111,6 +135,7 @@ impl Server {
             binary,
             prefix,
             dir,
+            peer: None,
         };
         server.launch();
         server
@@ -226,6 +251,22 @@ impl Server {
             .append(true)
             .open(self.dir.path().join("serve.log"));
         let log = log.expect("open the server's log");
+        let mut command = match self.peer {
+            None => self.command(),
+            Some(peer) => peer.command(self.dir.path(), self.address),
+        };
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("duplicate the log"))
+            .stderr(log);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        self.child = Some(child);
+        self.await_address(&addresses);
+    }
+
+    fn command(&self) -> Command {
         let mut command = match self.prefix.split_first() {
             None => Command::new(&self.binary),
             Some((first, rest)) => {
@@ -244,21 +285,16 @@ impl Server {
         if config.exists() {
             command.arg("--config").arg(config);
         }
-        command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("duplicate the log"))
-            .stderr(log);
         command.env_remove("LAYERYARD_SERVER");
-        let child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        self.child = Some(child);
-        self.await_address(&addresses);
+        command
     }
 
     fn await_address(&mut self, addresses: &Path) {
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS_MAX);
         loop {
+            if self.peer.is_some() && Peer::answers(self.address) {
+                return;
+            }
             if let Ok(text) = fs::read_to_string(addresses)
                 && let Some(first) = text.lines().next()
             {

@@ -55,6 +55,7 @@ fn manifest_comes_back_as_it_was_sent() {
     image.assert_on(&server, "deep/er/app", "v1");
     let by_tag = server
         .request("HEAD", "/v2/deep/er/app/manifests/v1")
+        .header("Accept", OCI_MANIFEST)
         .send()
         .expect(200);
     assert_eq!(

@@ -133,18 +133,8 @@ fn catalog_comes_in_order_and_in_pages() {
 #[test]
 fn clients_follow_the_pages_to_the_end() {
     let server = Server::start();
-    let image = Image::small(120);
-    image.push(&server, "many/tags", "a");
-    let mut tags: Vec<String> = (0..1_200).map(|number| format!("v{number}")).collect();
-    for some in tags.chunks(40) {
-        let query: Vec<String> = some.iter().map(|tag| format!("tag={tag}")).collect();
-        let target = format!("/v2/many/tags/manifests/{}?{}", image.digest(), query.join("&"));
-        let put = server
-            .request("PUT", &target)
-            .header("Content-Type", OCI_MANIFEST);
-        put.body(image.manifest.clone()).send().expect(201);
-    }
-    tags.push("a".to_owned());
+    let mut tags: Vec<String> = (0..1_010).map(|number| format!("v{number}")).collect();
+    tag_all(&server, "many/tags", &tags);
     tags.sort();
     let name = format!("{}/many/tags", server.host());
     let lines = |text: String| text.lines().map(str::to_owned).collect::<Vec<String>>();

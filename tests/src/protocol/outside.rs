@@ -126,7 +126,8 @@ fn no_parameter_makes_the_server_call_somebody() {
         server.request("POST", &mount).send().expect(202);
         // What is there is found whatever is beside it.
         let found = format!("/v2/app/manifests/v1?ns={host}");
-        server.request("GET", &found).send().expect(200);
+        let found = server.request("GET", &found).header("Accept", OCI_MANIFEST);
+        found.send().expect(200);
     }
     assert_eq!(visits.load(Ordering::SeqCst), 0);
     server.assert_healthy();

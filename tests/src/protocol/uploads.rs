@@ -177,6 +177,13 @@ fn wrong_digest_commits_nothing() {
         .body(sent.clone())
         .send()
         .expect_error(400, "DIGEST_INVALID");
+    assert_none(&mut server, [&told, &sent]);
+}
+
+#[test]
+fn wrong_digest_in_one_request_commits_nothing() {
+    let mut server = Server::start();
+    let (told, sent) = (noise(13, 5_000), noise(14, 5_000));
     let single = format!("/v2/app/blobs/uploads/?digest={}", sha256(&told));
     let single = server
         .request("POST", &single)
@@ -185,7 +192,12 @@ fn wrong_digest_commits_nothing() {
         .body(sent.clone())
         .send()
         .expect_error(400, "DIGEST_INVALID");
-    for bytes in [&told, &sent] {
+    assert_none(&mut server, [&told, &sent]);
+}
+
+#[track_caller]
+fn assert_none(server: &mut Server, blobs: [&Vec<u8>; 2]) {
+    for bytes in blobs {
         server
             .request("HEAD", &format!("/v2/app/blobs/{}", sha256(bytes)))
             .send()
