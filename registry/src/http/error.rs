@@ -13,6 +13,7 @@ use crate::service::RegistryError;
 use crate::service::builds::BuildError;
 use crate::service::cache::CacheError;
 use crate::service::upstream::UpstreamError;
+use crate::storage::StorageError;
 
 /// `ENOSPC`.
 const DISK_FULL: i32 = 28;
@@ -199,6 +200,10 @@ impl From<RegistryError> for ApiError {
                 new(Code::TagTaken).with_detail(json!({ "tag": tag, "digest": digest }))
             }
             E::ManifestInUse { index, .. } => new(Code::ManifestInUse).with_detail(json!({ "index": index })),
+            E::Storage(StorageError::Reserved { .. }) => Self {
+                internal: Some(chain(&error)),
+                ..new(Code::StorageFull)
+            },
             E::Storage(storage) if storage.is_full() => Self {
                 internal: Some(chain(&error)),
                 ..Self::new(Code::StorageFull, "the server's disk is full")
@@ -250,6 +255,8 @@ impl From<BuildError> for ApiError {
             E::NoWorker | E::Stopping => new(Code::Unavailable),
             E::Busy { .. } => new(Code::Unavailable).with_header(header::RETRY_AFTER, "10"),
             E::Denied { .. } | E::WrongToken(_) => new(Code::Denied),
+            E::NoRoom(StorageError::Reserved { .. }) => new(Code::StorageFull),
+            E::NoRoom(_) => Self::internal(&error),
             E::Gap { expected, .. } => new(Code::EventsGap).with_detail(json!({ "expected": expected })),
             E::File { source, .. } if source.raw_os_error() == Some(DISK_FULL) => Self {
                 internal: Some(chain(&error)),
@@ -361,7 +368,7 @@ mod tests {
 
     #[test]
     fn internal_causes_are_logged_and_not_told() {
-        let error = RegistryError::Storage(crate::storage::StorageError::Store {
+        let error = RegistryError::Storage(StorageError::Store {
             path: "/secret".to_owned(),
             operation: "listing",
             source: std::io::Error::other("bad disk"),

@@ -20,6 +20,7 @@ mod openapi;
 mod page;
 mod principal;
 mod range;
+mod record;
 mod referrers;
 mod route;
 mod sendfile;

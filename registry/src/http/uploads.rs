@@ -1,7 +1,9 @@
 //! `/v2/<name>/blobs/uploads/` and the sessions below it.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use futures::TryStreamExt;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use oci::{Algorithm, Digest, RepoName};
 
@@ -107,6 +109,9 @@ pub(super) async fn finish(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
         .finish(session, digest, chunk, body(call.request.into_body()))
         .await;
     finished.map_err(|error| explain(error, &name))?;
+    if let Some(told) = told {
+        told.blob(&name, &digest, size(registry, &name, &digest).await, None);
+    }
     Ok(created(&name, &digest))
 }
 

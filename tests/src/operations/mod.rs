@@ -6,4 +6,6 @@ mod observed;
 mod power;
 mod shutdown;
 mod sink;
+mod space;
+mod traces;
 mod webhooks;
