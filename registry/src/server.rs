@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfigError, Limits, StorageBackend};
-use crate::http::{App, AppState, Inner, Metrics};
+use crate::http::{App, AppState, Inner, Metrics, UploadSlots};
 use crate::listen::{self, Connections, Socket};
 use crate::lock::{DataDirLock, LockError};
 use crate::metadata::postgres::Postgres;

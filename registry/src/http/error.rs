@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use oci::{DigestError, NameError, ReferenceError};
 use serde_json::json;
 
+use super::body::is_stalled;
 use crate::metadata::MetadataError;
 use crate::report::chain;
 use crate::service::RegistryError;
@@ -46,6 +47,7 @@ codes! {
     BlobInUse = "DENIED", METHOD_NOT_ALLOWED;
     BlobUnknown = "BLOB_UNKNOWN", NOT_FOUND;
     BlobUploadBusy = "BLOB_UPLOAD_INVALID", CONFLICT;
+    BodyStalled = "BLOB_UPLOAD_INVALID", REQUEST_TIMEOUT;
     BlobUploadInvalid = "BLOB_UPLOAD_INVALID", BAD_REQUEST;
     BlobUploadRange = "BLOB_UPLOAD_INVALID", RANGE_NOT_SATISFIABLE;
     BuildUnknown = "BUILD_UNKNOWN", NOT_FOUND;
@@ -182,6 +184,9 @@ impl From<RegistryError> for ApiError {
                 new(Code::BlobUploadRange).with_detail(json!({ "offset": offset }))
             }
             E::BodyLength { .. } => new(Code::SizeInvalid),
+            E::BodyBroken { source, .. } if is_stalled(source.as_ref()) => {
+                Self::new(Code::BodyStalled, chain(&error))
+            }
             E::BodyBroken { .. } => new(Code::BlobUploadInvalid),
             E::DigestMismatch { expected, actual } => {
                 new(Code::DigestInvalid).with_detail(json!({ "expected": expected, "actual": actual }))

@@ -89,6 +89,12 @@ impl Metrics {
             sent_bytes.clone(),
         );
         registry.register("uploads_running", "Requests that bring blobs", uploads.clone());
+        let uploads_refused = Counter::default();
+        registry.register(
+            "uploads_refused",
+            "Uploads that came while as many ran as may",
+            uploads_refused.clone(),
+        );
         registry.register(
             "database_commit_seconds",
             "Time that a change waits for its commit",

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use super::UploadSlots;
 use super::metrics::Metrics;
 use crate::service::access::Gate;
 use crate::service::{Building, Registry};

@@ -11,6 +11,7 @@ use super::app::{Answer, Call};
 use super::blobs::{CONTENT_DIGEST, insert};
 use super::page::Query;
 use super::range::chunk;
+use super::slots::UploadSlot;
 use super::{ApiError, Code};
 use crate::service::{Action, BodyError, BodyStream, RegistryError, Session};
 use crate::storage::UploadId;
@@ -77,11 +78,9 @@ pub(super) async fn append(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
         id,
         repository: name.clone(),
     };
-    let appended = call
-        .state
-        .registry
-        .append(session, chunk, body(call.request.into_body()))
-        .await;
+    let registry = &call.state.registry;
+    let (body, _slot) = admitted(call).await?;
+    let appended = registry.append(session, chunk, body).await;
     let offset = appended.map_err(|error| explain(error, &name))?;
     Ok(standing(StatusCode::ACCEPTED, &name, id, offset))
 }
@@ -126,8 +125,37 @@ pub(super) async fn cancel(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
     Ok(response)
 }
 
-fn body(body: Body) -> BodyStream {
-    Box::pin(body.into_data_stream().map_err(BodyError::from))
+/// A request's bytes, with its place among the uploads that may run at once. The body has it too: it is read on when
+/// its request is gone.
+async fn admitted(call: Call<'_>) -> Result<(BodyStream, Option<Arc<UploadSlot>>), ApiError> {
+    let body = call
+        .request
+        .into_body()
+        .into_data_stream()
+        .map_err(BodyError::from);
+    // The server's own builds are counted where they are started.
+    if call.socket {
+        return Ok((Box::pin(body), None));
+    }
+    match call.state.uploads.take(&call.principal, call.address) {
+        Ok(slot) => {
+            let slot = Arc::new(slot);
+            let held = Arc::clone(&slot);
+            let body = body.inspect(move |_| {
+                let _until_the_body_is_dropped = &held;
+            });
+            Ok((Box::pin(body), Some(slot)))
+        }
+        Err(full) => {
+            drain(Box::pin(body)).await;
+            Err(full.into())
+        }
+    }
+}
+
+/// Of a blob that was there a moment ago.
+async fn size(registry: &Registry, name: &RepoName, digest: &Digest) -> Option<u64> {
+    registry.blob(name, digest).await.ok().map(|blob| blob.size)
 }
 
 /// A refused chunk says where to go on.

@@ -2,6 +2,7 @@
 //! are told of pushes, a stop is orderly.
 
 mod integrity;
+mod limits;
 mod observed;
 mod power;
 mod shutdown;
