@@ -124,7 +124,9 @@ impl Server {
             registry: Arc::clone(&registry),
             gate: Arc::clone(&gate),
             building,
-            metrics: Metrics::new(&jobs.metrics(), &registry.collection),
+            uploads: UploadSlots::new(&config.limits, metrics.uploads_refused.clone()),
+            notices: OnceLock::new(),
+            metrics,
             draining: AtomicBool::new(false),
             read_only: ahead.map(|ahead| ahead.to_string()),
         });
@@ -133,6 +135,12 @@ impl Server {
         let addresses = connections.listen(&config.listen, tls.as_ref()).await?;
         state.building.listening(&addresses);
         connections.listen_on_socket(&socket);
+        // Before anybody is told where the server is.
+        let webhooks = webhooks(&config, &registry, &addresses)?;
+        let dropped = state.metrics.notices_dropped.clone();
+        if let Some(notices) = webhooks.as_ref().and_then(|webhooks| webhooks.notices(dropped)) {
+            state.notices.get_or_init(|| notices);
+        }
         listen::write_local_token(&run_dir, gate.local_token())
             .and_then(|()| listen::write_addresses(&run_dir, &addresses, tls.is_some()))
             .map_err(|source| ServeError::DataDir {
@@ -142,7 +150,6 @@ impl Server {
         let reload = Arc::new(Notify::new());
         let keeper = tokio::spawn(keep(gate, tls.clone(), Arc::clone(&reload)));
 
-        let webhooks = webhooks(&config, &registry, &addresses)?;
         match ahead {
             // A database that is not the right one must not decide what is deleted.
             Some(ahead) => tracing::error!(reason = %ahead, "read-only"),
@@ -210,6 +217,9 @@ impl Server {
         self.state.building.builds.stop().await;
         self.connections.stop().await;
         self.jobs.stop().await;
+        if let Some(notices) = self.state.notices.get() {
+            notices.stop().await;
+        }
         if let Err(error) = self.state.registry.flush_pulls().await {
             tracing::warn!(error = chain(&error), "the last pulls are not counted");
         }

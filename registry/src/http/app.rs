@@ -124,7 +124,7 @@ impl App {
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let mut request = request.map(|body| self.counted(body, &method));
         let upload = is_upload(&method, uri.path()).then(|| self.state.metrics.upload());
-        if !method.is_safe() {
+        if !method.is_safe() || self.state.notices.get().is_some() {
             let origin = origin(&request, &id, peer);
             request.extensions_mut().insert(origin);
         }

@@ -35,6 +35,10 @@ pub(crate) struct Metrics {
     pub(super) received_bytes: Counter,
     sent_bytes: Counter,
     uploads: Gauge,
+    /// Uploads that came while enough others were running.
+    pub(crate) uploads_refused: Counter,
+    /// What webhooks missed of what is told once.
+    pub(crate) notices_dropped: Counter,
 }
 
 /// A request that brings a blob.
@@ -100,6 +104,12 @@ impl Metrics {
             "Time that a change waits for its commit",
             COMMITS.clone(),
         );
+        let notices_dropped = Counter::default();
+        registry.register(
+            "webhook_notices_dropped",
+            "Pulls, mounts and single blobs that a webhook was not told of",
+            notices_dropped.clone(),
+        );
         Self {
             registry,
             requests,
@@ -110,6 +120,8 @@ impl Metrics {
             received_bytes,
             sent_bytes,
             uploads,
+            uploads_refused,
+            notices_dropped,
         }
     }
 

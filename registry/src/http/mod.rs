@@ -18,6 +18,7 @@ mod images;
 mod jobs;
 mod manifests;
 mod metrics;
+mod notices;
 mod openapi;
 mod page;
 mod principal;

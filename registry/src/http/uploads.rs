@@ -9,11 +9,13 @@ use oci::{Algorithm, Digest, RepoName};
 
 use super::app::{Answer, Call};
 use super::blobs::{CONTENT_DIGEST, insert};
+use super::notices::Told;
 use super::page::Query;
 use super::range::chunk;
 use super::slots::UploadSlot;
 use super::{ApiError, Code};
-use crate::service::{Action, BodyError, BodyStream, RegistryError, Session};
+use crate::service::webhooks::notice;
+use crate::service::{Action, BodyError, BodyStream, Registry, RegistryError, Session, drain};
 use crate::storage::UploadId;
 
 /// The specification's name for the smallest chunk that is welcome before the last.
@@ -40,14 +42,21 @@ pub(super) async fn start(call: Call<'_>, name: RepoName) -> Answer {
             None => registry.mount(&call.principal, &name, None, &digest).await?,
         };
         if mounted {
+            if let Some(told) = Told::of_blob(&call, notice::Action::Mount) {
+                let from = query.get("from").and_then(|from| from.parse().ok());
+                told.blob(&name, &digest, size(registry, &name, &digest).await, from);
+            }
             return Ok(created(&name, &digest));
         }
     } else if let Some(digest) = query.get("digest") {
         let digest: Digest = digest.parse()?;
         let chunk = chunk(call.request.headers())?;
-        registry
-            .push_blob(&name, &actor, digest, chunk, body(call.request.into_body()))
-            .await?;
+        let told = Told::of_blob(&call, notice::Action::Push);
+        let (body, _slot) = admitted(call).await?;
+        registry.push_blob(&name, &actor, digest, chunk, body).await?;
+        if let Some(told) = told {
+            told.blob(&name, &digest, size(registry, &name, &digest).await, None);
+        }
         return Ok(created(&name, &digest));
     }
     let algorithm = match query.get("digest-algorithm") {
@@ -102,11 +111,10 @@ pub(super) async fn finish(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
         id,
         repository: name.clone(),
     };
-    let finished = call
-        .state
-        .registry
-        .finish(session, digest, chunk, body(call.request.into_body()))
-        .await;
+    let registry = &call.state.registry;
+    let told = Told::of_blob(&call, notice::Action::Push);
+    let (body, _slot) = admitted(call).await?;
+    let finished = registry.finish(session, digest, chunk, body).await;
     finished.map_err(|error| explain(error, &name))?;
     if let Some(told) = told {
         told.blob(&name, &digest, size(registry, &name, &digest).await, None);
