@@ -4,8 +4,8 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -25,7 +25,7 @@ use crate::service::policies::Policies;
 use crate::service::{Building, Jobs, Registry, RegistryError, Tokens, Webhooks};
 use crate::storage::filesystem::Filesystem;
 use crate::storage::s3::S3;
-use crate::storage::{BlobStore, StorageError};
+use crate::storage::{BlobStore, Observed, StorageError, StoreMetrics};
 use crate::tls::{Tls, TlsError};
 
 /// How often accounts, keys and certificates are looked at for changes.
@@ -89,6 +89,11 @@ pub enum ServeError {
 impl Server {
     /// Opens the data directory, recovers what a crash left, and listens.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
+        // The future of all that is opened is too large for a caller's stack.
+        Box::pin(Self::start_all(config)).await
+    }
+
+    async fn start_all(config: Config) -> Result<Self, ServeError> {
         config.validate()?;
         let run_dir = config.data_dir.join("run");
         prepare(&config.data_dir, &run_dir).map_err(|source| ServeError::DataDir {
@@ -99,6 +104,7 @@ impl Server {
         remove_addresses(&run_dir);
         let Opened {
             registry,
+            store,
             reconcile,
             ahead,
         } = open(&config).await?;
@@ -113,6 +119,7 @@ impl Server {
             .await
             .map_err(|error| ServeError::Access(Box::new(error)))?;
         let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
+        let metrics = Metrics::new(&jobs.metrics(), &registry.collection, &store);
         let state = AppState::new(Inner {
             registry: Arc::clone(&registry),
             gate: Arc::clone(&gate),
@@ -247,6 +254,7 @@ struct Opened {
 async fn keep(gate: Arc<Gate>, tls: Option<Arc<Tls>>, reload: Arc<Notify>) {
     let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
     loop {
+    store: StoreMetrics,
         tokio::select! {
             _ = ticks.tick() => {}
             () = reload.notified() => {}
@@ -270,7 +278,9 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
             path: config.data_dir.clone(),
             database: opened.store_uuid,
             store: identity,
+    let metrics = StoreMetrics::default();
         });
+    let store = Arc::new(Observed::new(store, config.storage.backend.name(), &metrics));
     }
     let registry = Registry::new(database, store, limits, config.sparse_indexes)
         .with_policies(Policies::new(config.read_only, config.policies.clone()));
@@ -300,6 +310,7 @@ pub(crate) async fn open_database(
     limits: &Limits,
 ) -> Result<Arc<dyn MetadataStore>, MetadataError> {
     match &config.database.url {
+        store: metrics,
         None => {
             let path = config.data_dir.join("registry.db");
             Ok(Arc::new(Sqlite::open(&path, limits).await?))
@@ -318,7 +329,10 @@ pub(crate) async fn open_database(
 
 pub(crate) async fn open_store(config: &Config) -> Result<Arc<dyn BlobStore>, StorageError> {
     Ok(match config.storage.backend {
-        StorageBackend::Filesystem => Arc::new(Filesystem::open(&config.data_dir).await?),
+        StorageBackend::Filesystem => {
+            let store = Filesystem::open(&config.data_dir).await?;
+            Arc::new(store.with_reserve(config.storage.reserve_bytes))
+        }
         StorageBackend::S3 => Arc::new(S3::open(&config.storage.s3, &config.data_dir.join("spool")).await?),
     })
 }

@@ -3,22 +3,25 @@
 use std::net::{IpAddr, SocketAddr};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::MatchedPath;
 use axum::response::IntoResponse;
 use futures::FutureExt;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
 use tower::ServiceExt;
+use tracing::Instrument as _;
 
 use super::principal::{Asked, log_in_first};
 use super::route::{Kind, Route};
-use super::{ApiError, AppState, Code, Outbox, api, blobs, catalog, manifests, referrers, tags, uploads};
-use crate::metadata::Origin;
+use super::{
+    ApiError, AppState, Code, Outbox, api, blobs, catalog, manifests, referrers, spans, tags, uploads,
+};
+use super::record::{Answered, Audited, origin};
 use crate::service::Principal;
 use crate::service::access::Arrival;
 
@@ -61,6 +64,39 @@ impl App {
     pub(crate) fn new(state: AppState) -> Self {
         let router = api::router(state.clone());
         Self {
+/// An answer, and what was asked for.
+struct Handled {
+    kind: Kind,
+    /// The path with its variables as such. None: nothing is there.
+    template: Option<Template>,
+    response: Response<Body>,
+}
+
+enum Template {
+    Distribution(&'static str),
+    Beside(MatchedPath),
+}
+
+impl Handled {
+    fn other(response: Response<Body>) -> Self {
+        let template = response.extensions().get().cloned().map(Template::Beside);
+        Self {
+            kind: Kind::Other,
+            template,
+            response,
+        }
+    }
+}
+
+impl Template {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Distribution(path) => path,
+            Self::Beside(path) => path.as_str(),
+        }
+    }
+}
+
             state,
             router,
             process: rand::random(),
@@ -96,15 +132,16 @@ impl App {
         let answering = AssertUnwindSafe(self.dispatch(request, arrival, outbox)).catch_unwind();
         let (kind, mut response) = answering.await.unwrap_or_else(|_| {
             let error = ApiError::new(Code::Internal, "internal error: the server's log has the details");
-            (Kind::Other, error.into_response())
+            Handled::other(error.into_response())
         });
         if method == Method::HEAD {
-            without_body(&mut response);
+        let response = &mut handled.response;
+            without_body(response);
         }
         let took = begun.elapsed();
         drop(upload);
         if method == Method::GET && response.status().is_success() {
-            self.state.metrics.sent(length(&response));
+            self.state.metrics.sent(length(response));
         }
         self.state.metrics.request(kind, &method, response.status(), took);
         log(&method, uri.path(), &response, &id, peer, took);
@@ -112,7 +149,7 @@ impl App {
         response
     }
 
-    /// A body whose bytes are counted as they come.
+    /// A body whose bytes are counted as they come, as long as they come.
     fn counted(&self, body: Incoming, method: &Method) -> Body {
         if method.is_safe() {
             return Body::new(body);
@@ -126,39 +163,33 @@ impl App {
         }))
     }
 
-    async fn dispatch(
-        &self,
-        request: Request<Body>,
-        arrival: Arrival,
-        outbox: Option<Outbox>,
-    ) -> (Kind, Response<Body>) {
+    async fn dispatch(&self, request: Request<Body>, arrival: Arrival, outbox: Option<Outbox>) -> Handled {
         if let Some(reason) = self
             .state
             .read_only
             .as_deref()
             .filter(|_| !request.method().is_safe() && request.uri().path() != "/token")
         {
-            return (
-                Kind::Other,
-                ApiError::new(Code::Unavailable, reason).into_response(),
-            );
+            return Handled::other(ApiError::new(Code::Unavailable, reason).into_response());
         }
         let path = request.uri().path();
         if path != "/v2" && !path.starts_with("/v2/") {
-            return (Kind::Other, self.beside(request, arrival).await);
+            return Handled::other(self.beside(request, arrival).await);
         }
-        let (kind, answer) = match Route::parse(request.uri()) {
-            Ok(route) => (
-                route.kind(),
-                self.distribution(route, request, arrival, outbox).await,
-            ),
-            Err(error) => (Kind::Other, Err(error)),
+        let mut handled = match Route::parse(request.uri()) {
+            Ok(route) => Handled {
+                kind: route.kind(),
+                template: Some(Template::Distribution(route.template())),
+                response: self
+                    .distribution(route, request, arrival, outbox)
+                    .await
+                    .unwrap_or_else(IntoResponse::into_response),
+            },
+            Err(error) => Handled::other(error.into_response()),
         };
-        let mut response = answer.unwrap_or_else(IntoResponse::into_response);
-        response
-            .headers_mut()
-            .insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-        (kind, response)
+        let headers = handled.response.headers_mut();
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        handled
     }
 
     /// What isn't the distribution API.
@@ -350,29 +381,4 @@ fn length(response: &Response<Body>) -> u64 {
     let header = response.headers().get(header::CONTENT_LENGTH);
     let text = header.and_then(|value| value.to_str().ok());
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-fn log(
-    method: &Method,
-    path: &str,
-    response: &Response<Body>,
-    id: &HeaderValue,
-    peer: Option<SocketAddr>,
-    took: Duration,
-) {
-    let status = response.status();
-    // The scrapes of probes and metrics would drown the rest.
-    if status == StatusCode::OK && matches!(path, "/healthz" | "/readyz" | "/metrics") {
-        return;
-    }
-    tracing::info!(
-        target: "layeryard::access",
-        method = method.as_str(),
-        path,
-        status = status.as_u16(),
-        bytes = response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()),
-        micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        id = id.to_str().unwrap_or_default(),
-        peer = peer.map(tracing::field::display),
-    );
 }

@@ -14,6 +14,7 @@ use crate::service::builds::BuildError;
 use crate::service::cache::CacheError;
 use crate::service::upstream::UpstreamError;
 
+use crate::storage::StorageError;
 /// `ENOSPC`.
 const DISK_FULL: i32 = 28;
 
@@ -204,6 +205,10 @@ impl From<RegistryError> for ApiError {
                 ..Self::new(Code::StorageFull, "the server's disk is full")
             },
             E::Metadata(MetadataError::Unavailable { .. }) => Self {
+            E::Storage(StorageError::Reserved { .. }) => Self {
+                internal: Some(chain(&error)),
+                ..new(Code::StorageFull)
+            },
                 internal: Some(chain(&error)),
                 ..Self::new(Code::Unavailable, "the database does not answer: try again")
                     .with_header(header::RETRY_AFTER, "1")
@@ -255,6 +260,8 @@ impl From<BuildError> for ApiError {
                 internal: Some(chain(&error)),
                 ..Self::new(Code::StorageFull, "the server's disk is full")
             },
+            E::NoRoom(StorageError::Reserved { .. }) => new(Code::StorageFull),
+            E::NoRoom(_) => Self::internal(&error),
             E::File { .. } => Self::internal(&error),
         }
     }
@@ -361,7 +368,7 @@ mod tests {
 
     #[test]
     fn internal_causes_are_logged_and_not_told() {
-        let error = RegistryError::Storage(crate::storage::StorageError::Store {
+        let error = RegistryError::Storage(StorageError::Store {
             path: "/secret".to_owned(),
             operation: "listing",
             source: std::io::Error::other("bad disk"),

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::route::Kind;
 use crate::service::{CollectionMetrics, JobMetrics};
+use crate::storage::StoreMetrics;
 use crate::timings::COMMITS;
 
 const KINDS: usize = 8;
@@ -59,7 +60,7 @@ struct KindLabels {
 }
 
 impl Metrics {
-    pub(crate) fn new(jobs: &JobMetrics, collection: &CollectionMetrics) -> Self {
+    pub(crate) fn new(jobs: &JobMetrics, collection: &CollectionMetrics, store: &StoreMetrics) -> Self {
         let mut registry = Registry::with_prefix("layeryard");
         jobs.register(&mut registry);
         collection.register(&mut registry);
@@ -67,6 +68,7 @@ impl Metrics {
         registry.register("http_requests", "Answered requests", requests.clone());
         let durations: Family<KindLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
+        store.register(&mut registry);
         registry.register(
             "http_request_seconds",
             "Time to the head of the answer",
@@ -184,7 +186,11 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_resource_method_and_class() {
-        let metrics = Metrics::new(&JobMetrics::default(), &CollectionMetrics::default());
+        let metrics = Metrics::new(
+            &JobMetrics::default(),
+            &CollectionMetrics::default(),
+            &StoreMetrics::default(),
+        );
         for status in [StatusCode::OK, StatusCode::PARTIAL_CONTENT, StatusCode::NOT_FOUND] {
             metrics.request(Kind::Blob, &Method::GET, status, Duration::from_millis(1));
         }

@@ -1,7 +1,7 @@
 //! What every handler can reach.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use super::metrics::Metrics;
 use crate::service::access::Gate;

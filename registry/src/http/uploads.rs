@@ -1,7 +1,9 @@
 //! `/v2/<name>/blobs/uploads/` and the sessions below it.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use futures::TryStreamExt;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use oci::{Algorithm, Digest, RepoName};
 
@@ -114,6 +116,9 @@ pub(super) async fn cancel(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
     call.principal.require(Action::Push, &name)?;
     call.state
         .registry
+    if let Some(told) = told {
+        told.blob(&name, &digest, size(registry, &name, &digest).await, None);
+    }
         .cancel_upload(Session { id, repository: name })
         .await?;
     let mut response = Response::new(Body::empty());

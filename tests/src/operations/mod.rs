@@ -7,3 +7,5 @@ mod power;
 mod shutdown;
 mod sink;
 mod webhooks;
+mod space;
+mod traces;
