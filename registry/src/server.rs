@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfigError, Limits, StorageBackend};
-use crate::http::{App, AppState, Inner, Metrics};
+use crate::http::{App, AppState, Inner, Metrics, UploadSlots};
 use crate::listen::{self, Connections, Socket};
 use crate::lock::{DataDirLock, LockError};
 use crate::metadata::postgres::Postgres;
@@ -124,7 +124,9 @@ impl Server {
             registry: Arc::clone(&registry),
             gate: Arc::clone(&gate),
             building,
-            metrics: Metrics::new(&jobs.metrics(), &registry.collection),
+            uploads: UploadSlots::new(&config.limits, metrics.uploads_refused.clone()),
+            notices: OnceLock::new(),
+            metrics,
             draining: AtomicBool::new(false),
             read_only: ahead.map(|ahead| ahead.to_string()),
         });
@@ -133,6 +135,12 @@ impl Server {
         let addresses = connections.listen(&config.listen, tls.as_ref()).await?;
         state.building.listening(&addresses);
         connections.listen_on_socket(&socket);
+        // Before anybody is told where the server is.
+        let webhooks = webhooks(&config, &registry, &addresses)?;
+        let dropped = state.metrics.notices_dropped.clone();
+        if let Some(notices) = webhooks.as_ref().and_then(|webhooks| webhooks.notices(dropped)) {
+            state.notices.get_or_init(|| notices);
+        }
         listen::write_local_token(&run_dir, gate.local_token())
             .and_then(|()| listen::write_addresses(&run_dir, &addresses, tls.is_some()))
             .map_err(|source| ServeError::DataDir {
@@ -142,7 +150,6 @@ impl Server {
         let reload = Arc::new(Notify::new());
         let keeper = tokio::spawn(keep(gate, tls.clone(), Arc::clone(&reload)));
 
-        let webhooks = webhooks(&config, &registry, &addresses)?;
         match ahead {
             // A database that is not the right one must not decide what is deleted.
             Some(ahead) => tracing::error!(reason = %ahead, "read-only"),
@@ -210,6 +217,9 @@ impl Server {
         self.state.building.builds.stop().await;
         self.connections.stop().await;
         self.jobs.stop().await;
+        if let Some(notices) = self.state.notices.get() {
+            notices.stop().await;
+        }
         if let Err(error) = self.state.registry.flush_pulls().await {
             tracing::warn!(error = chain(&error), "the last pulls are not counted");
         }
@@ -244,6 +254,7 @@ fn webhooks(
 /// Both stores, open.
 struct Opened {
     registry: Arc<Registry>,
+    store: StoreMetrics,
     /// The machine went down without an orderly end.
     reconcile: bool,
     /// The database is older than the blob store.
@@ -254,7 +265,6 @@ struct Opened {
 async fn keep(gate: Arc<Gate>, tls: Option<Arc<Tls>>, reload: Arc<Notify>) {
     let mut ticks = tokio::time::interval(RELOAD_INTERVAL);
     loop {
-    store: StoreMetrics,
         tokio::select! {
             _ = ticks.tick() => {}
             () = reload.notified() => {}
@@ -268,7 +278,9 @@ async fn keep(gate: Arc<Gate>, tls: Option<Arc<Tls>>, reload: Arc<Notify>) {
 
 /// Opens both stores, checks that they belong together, and cleans up.
 async fn open(config: &Config) -> Result<Opened, ServeError> {
+    let metrics = StoreMetrics::default();
     let store = open_store(config).await.map_err(storage)?;
+    let store = Arc::new(Observed::new(store, config.storage.backend.name(), &metrics));
     let limits = limits(config);
     let database = open_database(config, &limits).await.map_err(metadata)?;
     let opened = database.opened().await.map_err(metadata)?;
@@ -278,9 +290,7 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
             path: config.data_dir.clone(),
             database: opened.store_uuid,
             store: identity,
-    let metrics = StoreMetrics::default();
         });
-    let store = Arc::new(Observed::new(store, config.storage.backend.name(), &metrics));
     }
     let registry = Registry::new(database, store, limits, config.sparse_indexes)
         .with_policies(Policies::new(config.read_only, config.policies.clone()));
@@ -300,6 +310,7 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
     }
     Ok(Opened {
         registry,
+        store: metrics,
         reconcile: opened.after_power_cut,
         ahead,
     })
@@ -310,7 +321,6 @@ pub(crate) async fn open_database(
     limits: &Limits,
 ) -> Result<Arc<dyn MetadataStore>, MetadataError> {
     match &config.database.url {
-        store: metrics,
         None => {
             let path = config.data_dir.join("registry.db");
             Ok(Arc::new(Sqlite::open(&path, limits).await?))

@@ -8,8 +8,10 @@ use oci::{Reference, RepoName, Tag};
 
 use super::app::{Answer, Call};
 use super::blobs::{CONTENT_DIGEST, content_headers, insert, not_modified};
+use super::notices::Told;
 use super::page::Query;
 use super::{ApiError, Code};
+use crate::service::webhooks::notice;
 use crate::service::{Action, PushManifest, RegistryError};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -32,6 +34,9 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, reference: Reference) ->
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(manifest.bytes.len()));
     if call.request.method() == Method::GET {
         call.state.registry.pulled(&name, &manifest.digest);
+        if let Some(told) = Told::of_manifest(&call, notice::Action::Pull) {
+            told.manifest(&name, &reference, &manifest);
+        }
         *response.body_mut() = Body::from(manifest.bytes.clone());
     }
     Ok(response)

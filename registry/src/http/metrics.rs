@@ -35,6 +35,10 @@ pub(crate) struct Metrics {
     pub(super) received_bytes: Counter,
     sent_bytes: Counter,
     uploads: Gauge,
+    /// Uploads that came while enough others were running.
+    pub(crate) uploads_refused: Counter,
+    /// What webhooks missed of what is told once.
+    pub(crate) notices_dropped: Counter,
 }
 
 /// A request that brings a blob.
@@ -64,11 +68,11 @@ impl Metrics {
         let mut registry = Registry::with_prefix("layeryard");
         jobs.register(&mut registry);
         collection.register(&mut registry);
+        store.register(&mut registry);
         let requests = Family::default();
         registry.register("http_requests", "Answered requests", requests.clone());
         let durations: Family<KindLabels, Histogram, fn() -> Histogram> =
             Family::new_with_constructor(|| Histogram::new(BUCKETS));
-        store.register(&mut registry);
         registry.register(
             "http_request_seconds",
             "Time to the head of the answer",
@@ -89,10 +93,22 @@ impl Metrics {
             sent_bytes.clone(),
         );
         registry.register("uploads_running", "Requests that bring blobs", uploads.clone());
+        let uploads_refused = Counter::default();
+        registry.register(
+            "uploads_refused",
+            "Uploads that came while as many ran as may",
+            uploads_refused.clone(),
+        );
         registry.register(
             "database_commit_seconds",
             "Time that a change waits for its commit",
             COMMITS.clone(),
+        );
+        let notices_dropped = Counter::default();
+        registry.register(
+            "webhook_notices_dropped",
+            "Pulls, mounts and single blobs that a webhook was not told of",
+            notices_dropped.clone(),
         );
         Self {
             registry,
@@ -104,6 +120,8 @@ impl Metrics {
             received_bytes,
             sent_bytes,
             uploads,
+            uploads_refused,
+            notices_dropped,
         }
     }
 
