@@ -19,7 +19,7 @@ else
 endif
 
 peers:
-	$(PEERS) debian rootfs conformance clients distribution engine postgres s3 kubernetes
+	$(PEERS) debian rootfs conformance clients distribution engine postgres s3 kubernetes traces
 
 lint:
 	$(CARGO) fmt --all --check

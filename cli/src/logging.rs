@@ -6,11 +6,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use registry::{LogConfig, LogFormat};
+use registry::{LogConfig, LogFormat, TRACES_TARGET};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::failure::Usage;
+use crate::traces::Traces;
 
 /// Lines that wait for a stuck reader; what comes when they are full is counted and dropped.
 const BUFFER_BYTES_MAX: usize = 8 << 20;
@@ -18,19 +21,28 @@ const BUFFER_BYTES_MAX: usize = 8 << 20;
 /// How long the writer gathers lines before it writes them together.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Starts logging. Lines still in memory are written when the guard is dropped.
-pub(crate) fn start(settings: &LogConfig) -> anyhow::Result<LogGuard> {
+/// Starts logging, and tracing with it where somebody wants traces. Lines still in memory are written when the guard is
+/// dropped.
+pub(crate) fn start(settings: &LogConfig, traces: Option<&Traces>) -> anyhow::Result<LogGuard> {
+    // Spans are for traces: a line has all that it says of its own.
     let filter = EnvFilter::try_new(&settings.level)
-        .map_err(|error| Usage(format!("log level {:?}: {error}", settings.level)))?;
+        .map_err(|error| Usage(format!("log level {:?}: {error}", settings.level)))?
+        .add_directive(format!("{TRACES_TARGET}=off").parse()?);
     let shared = Arc::new(Shared::default());
     let guard = LogGuard::start(shared.clone()).context("cannot start the log writer")?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(Writer(shared))
         .with_ansi(false);
-    let installed = match settings.format {
-        LogFormat::Text => builder.try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+    let lines = match settings.format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let installed = match traces {
+        None => tracing_subscriber::registry().with(lines).with(filter).try_init(),
+        Some(traces) => tracing_subscriber::registry()
+            .with(lines.with_filter(filter))
+            .with(traces.layer())
+            .try_init(),
     };
     installed.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))?;
     Ok(guard)

@@ -16,6 +16,7 @@ mod progress;
 mod serve;
 mod server;
 mod sink;
+mod traces;
 mod worker;
 
 use std::process::ExitCode;

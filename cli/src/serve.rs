@@ -10,6 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::ServeArgs;
 use crate::failure::Usage;
+use crate::traces::Traces;
 use crate::{config, logging, output};
 
 /// The worker's log settings, in its environment.
@@ -19,13 +20,19 @@ pub(crate) const LOG_LEVEL_ENV: &str = "LAYERYARD_LOG_LEVEL";
 pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut config = config::resolve(args)?;
     config.worker = Some(worker_command(&config.log));
-    let log = logging::start(&config.log)?;
-    raise_file_limit();
-    let served = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("cannot start the asynchronous runtime")?
-        .block_on(serve(config));
+        .context("cannot start the asynchronous runtime")?;
+    let traces = Traces::start(&config.traces, runtime.handle())?;
+    let log = logging::start(&config.log, traces.as_ref())?;
+    raise_file_limit();
+    let served = runtime.block_on(serve(config));
+    // The last spans are sent from the runtime, and what fails is still logged.
+    if let Some(traces) = traces {
+        traces.stop();
+    }
+    drop(runtime);
     drop(log);
     served
 }

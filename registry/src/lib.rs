@@ -18,6 +18,7 @@ mod service;
 mod storage;
 mod timings;
 mod tls;
+mod traces;
 mod watch;
 
 pub use backup::{BackupError, Copied, backup, restore};
@@ -25,8 +26,9 @@ pub use config::{
     AccessConfig, Anonymous, ClientCertificate, Config, ConfigError, DatabaseConfig, ExternalTokenConfig,
     Grant, Hidden, Limits, LogConfig, LogFormat, MetricsAccess, Network, OidcConfig, OidcGrant, Policy,
     Quota, Retention, S3Config, Secret, StorageBackend, StorageConfig, Subject, SubjectError, TagPattern,
-    TlsConfig, TokenConfig, VerifyConfig, WebhookConfig, WorkerCommand,
+    TlsConfig, TokenConfig, TracesConfig, VerifyConfig, WebhookConfig, WorkerCommand,
 };
 pub use rebuild::{Rebuilt, rebuild_metadata};
 pub use server::{ServeError, Server};
 pub use tls::TlsError;
+pub use traces::TARGET as TRACES_TARGET;

@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::config::Limits;
-use crate::http::{App, Outbox, Outlet};
+use crate::http::{Activity, App, Caller, Outbox, Outlet};
 use crate::server::ServeError;
 use crate::service::access::Arrival;
 use crate::tls::Tls;
@@ -47,6 +47,8 @@ struct Shared {
     http: Builder<TokioExecutor>,
     slots: Arc<Semaphore>,
     handshake_max: Duration,
+    quiet_max: Duration,
+    answer_stalled_max: Duration,
 }
 
 /// Held by each listener and connection.
@@ -77,6 +79,8 @@ impl Connections {
                 http,
                 slots,
                 handshake_max: limits.header_read_max,
+                quiet_max: limits.header_read_max,
+                answer_stalled_max: limits.answer_stalled_max,
             }),
             listeners: Vec::new(),
             stop: watch::Sender::new(false),
@@ -150,9 +154,8 @@ async fn accept_tcp(listener: TcpListener, tie: Tie, tls: Option<Arc<Tls>>) {
         };
         match listener.accept().await {
             Ok((stream, peer)) => {
-                // Answers go out in few large writes: waiting for more would only delay them.
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%error, "TCP_NODELAY was not set");
+                if let Err(error) = tune(&stream, tie.shared.answer_stalled_max) {
+                    tracing::debug!(%error, "a connection's options were not set");
                 }
                 let (tie, tls) = (tie.clone(), tls.clone());
                 tokio::spawn(async move {
@@ -168,6 +171,15 @@ async fn accept_tcp(listener: TcpListener, tie: Tie, tls: Option<Arc<Tls>>) {
     }
 }
 
+fn tune(stream: &TcpStream, answer_stalled_max: Duration) -> io::Result<()> {
+    // Answers go out in few large writes: waiting for more would only delay them.
+    stream.set_nodelay(true)?;
+    // The kernel knows best what the other side has taken, also of files that it sends by itself.
+    let millis = u32::try_from(answer_stalled_max.as_millis()).unwrap_or(u32::MAX);
+    rustix::net::sockopt::set_tcp_user_timeout(stream, millis)?;
+    Ok(())
+}
+
 async fn serve_plain(stream: TcpStream, tie: Tie, peer: SocketAddr) {
     let arrival = Arrival {
         address: Some(peer.ip()),
@@ -175,7 +187,13 @@ async fn serve_plain(stream: TcpStream, tie: Tie, peer: SocketAddr) {
     };
     let outbox = Outbox::default();
     let outlet = Outlet::new(stream, outbox.clone());
-    serve(outlet, tie, arrival, Some(peer), Some(outbox)).await;
+    let caller = Caller {
+        arrival,
+        peer: Some(peer),
+        outbox: Some(outbox),
+        activity: Activity::new(),
+    };
+    serve(outlet, tie, caller).await;
 }
 
 /// Files are not sent past the encryption, so that there is no outbox.
@@ -189,7 +207,13 @@ async fn serve_tls(tls: &Tls, stream: TcpStream, tie: Tie, peer: SocketAddr) {
                 address: Some(peer.ip()),
                 ..Arrival::default()
             };
-            serve(stream, tie, arrival, Some(peer), None).await;
+            let caller = Caller {
+                arrival,
+                peer: Some(peer),
+                outbox: None,
+                activity: Activity::new(),
+            };
+            serve(stream, tie, caller).await;
         }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
@@ -205,7 +229,13 @@ async fn accept_unix(listener: Arc<UnixListener>, tie: Tie) {
                     socket: true,
                     ..Arrival::default()
                 };
-                tokio::spawn(serve(stream, tie, arrival, None, None));
+                let caller = Caller {
+                    arrival,
+                    peer: None,
+                    outbox: None,
+                    activity: Activity::new(),
+                };
+                tokio::spawn(serve(stream, tie, caller));
             }
             Err(error) => pause(&error).await,
         }
@@ -217,15 +247,16 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn serve<S>(stream: S, mut tie: Tie, arrival: Arrival, peer: Option<SocketAddr>, outbox: Option<Outbox>)
+async fn serve<S>(stream: S, mut tie: Tie, caller: Caller)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let app = Arc::clone(&tie.shared.app);
     let open = app.connection();
+    let activity = caller.activity.clone();
     let service = service_fn(move |request| {
-        let (app, arrival, outbox) = (Arc::clone(&app), arrival.clone(), outbox.clone());
-        async move { Ok::<_, Infallible>(app.call(request, arrival, peer, outbox).await) }
+        let (app, caller) = (Arc::clone(&app), caller.clone());
+        async move { Ok::<_, Infallible>(app.call(request, caller).await) }
     });
     let shared = Arc::clone(&tie.shared);
     let mut connection = pin!(shared.http.serve_connection(TokioIo::new(stream), service));
@@ -234,6 +265,14 @@ where
         () = stopped(&mut tie.stop) => {
             connection.as_mut().graceful_shutdown();
             connection.await
+        }
+        () = activity.quiet_for(shared.quiet_max) => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection => ended,
+                // On HTTP/2 it takes two.
+                () = activity.quiet_from_now_for(shared.quiet_max) => Ok(()),
+            }
         }
     };
     if let Err(error) = ended {

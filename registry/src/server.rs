@@ -4,15 +4,15 @@ use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfigError, Limits, StorageBackend};
-use crate::http::{App, AppState, Inner, Metrics};
+use crate::http::{App, AppState, Inner, Metrics, UploadSlots};
 use crate::listen::{self, Connections, Socket};
 use crate::lock::{DataDirLock, LockError};
 use crate::metadata::postgres::Postgres;
@@ -25,7 +25,7 @@ use crate::service::policies::Policies;
 use crate::service::{Building, Jobs, Registry, RegistryError, Tokens, Webhooks};
 use crate::storage::filesystem::Filesystem;
 use crate::storage::s3::S3;
-use crate::storage::{BlobStore, StorageError};
+use crate::storage::{BlobStore, Observed, StorageError, StoreMetrics};
 use crate::tls::{Tls, TlsError};
 
 /// How often accounts, keys and certificates are looked at for changes.
@@ -89,6 +89,11 @@ pub enum ServeError {
 impl Server {
     /// Opens the data directory, recovers what a crash left, and listens.
     pub async fn start(config: Config) -> Result<Self, ServeError> {
+        // The future of all that is opened is too large for a caller's stack.
+        Box::pin(Self::start_all(config)).await
+    }
+
+    async fn start_all(config: Config) -> Result<Self, ServeError> {
         config.validate()?;
         let run_dir = config.data_dir.join("run");
         prepare(&config.data_dir, &run_dir).map_err(|source| ServeError::DataDir {
@@ -99,6 +104,7 @@ impl Server {
         remove_addresses(&run_dir);
         let Opened {
             registry,
+            store,
             reconcile,
             ahead,
         } = open(&config).await?;
@@ -113,11 +119,14 @@ impl Server {
             .await
             .map_err(|error| ServeError::Access(Box::new(error)))?;
         let tls = config.tls.clone().map(Tls::open).transpose()?.map(Arc::new);
+        let metrics = Metrics::new(&jobs.metrics(), &registry.collection, &store);
         let state = AppState::new(Inner {
             registry: Arc::clone(&registry),
             gate: Arc::clone(&gate),
             building,
-            metrics: Metrics::new(&jobs.metrics(), &registry.collection),
+            uploads: UploadSlots::new(&config.limits, metrics.uploads_refused.clone()),
+            notices: OnceLock::new(),
+            metrics,
             draining: AtomicBool::new(false),
             read_only: ahead.map(|ahead| ahead.to_string()),
         });
@@ -126,6 +135,12 @@ impl Server {
         let addresses = connections.listen(&config.listen, tls.as_ref()).await?;
         state.building.listening(&addresses);
         connections.listen_on_socket(&socket);
+        // Before anybody is told where the server is.
+        let webhooks = webhooks(&config, &registry, &addresses)?;
+        let dropped = state.metrics.notices_dropped.clone();
+        if let Some(notices) = webhooks.as_ref().and_then(|webhooks| webhooks.notices(dropped)) {
+            state.notices.get_or_init(|| notices);
+        }
         listen::write_local_token(&run_dir, gate.local_token())
             .and_then(|()| listen::write_addresses(&run_dir, &addresses, tls.is_some()))
             .map_err(|source| ServeError::DataDir {
@@ -135,7 +150,6 @@ impl Server {
         let reload = Arc::new(Notify::new());
         let keeper = tokio::spawn(keep(gate, tls.clone(), Arc::clone(&reload)));
 
-        let webhooks = webhooks(&config, &registry, &addresses)?;
         match ahead {
             // A database that is not the right one must not decide what is deleted.
             Some(ahead) => tracing::error!(reason = %ahead, "read-only"),
@@ -203,6 +217,9 @@ impl Server {
         self.state.building.builds.stop().await;
         self.connections.stop().await;
         self.jobs.stop().await;
+        if let Some(notices) = self.state.notices.get() {
+            notices.stop().await;
+        }
         if let Err(error) = self.state.registry.flush_pulls().await {
             tracing::warn!(error = chain(&error), "the last pulls are not counted");
         }
@@ -237,6 +254,7 @@ fn webhooks(
 /// Both stores, open.
 struct Opened {
     registry: Arc<Registry>,
+    store: StoreMetrics,
     /// The machine went down without an orderly end.
     reconcile: bool,
     /// The database is older than the blob store.
@@ -260,7 +278,9 @@ async fn keep(gate: Arc<Gate>, tls: Option<Arc<Tls>>, reload: Arc<Notify>) {
 
 /// Opens both stores, checks that they belong together, and cleans up.
 async fn open(config: &Config) -> Result<Opened, ServeError> {
+    let metrics = StoreMetrics::default();
     let store = open_store(config).await.map_err(storage)?;
+    let store = Arc::new(Observed::new(store, config.storage.backend.name(), &metrics));
     let limits = limits(config);
     let database = open_database(config, &limits).await.map_err(metadata)?;
     let opened = database.opened().await.map_err(metadata)?;
@@ -290,6 +310,7 @@ async fn open(config: &Config) -> Result<Opened, ServeError> {
     }
     Ok(Opened {
         registry,
+        store: metrics,
         reconcile: opened.after_power_cut,
         ahead,
     })
@@ -318,7 +339,10 @@ pub(crate) async fn open_database(
 
 pub(crate) async fn open_store(config: &Config) -> Result<Arc<dyn BlobStore>, StorageError> {
     Ok(match config.storage.backend {
-        StorageBackend::Filesystem => Arc::new(Filesystem::open(&config.data_dir).await?),
+        StorageBackend::Filesystem => {
+            let store = Filesystem::open(&config.data_dir).await?;
+            Arc::new(store.with_reserve(config.storage.reserve_bytes))
+        }
         StorageBackend::S3 => Arc::new(S3::open(&config.storage.s3, &config.data_dir.join("spool")).await?),
     })
 }

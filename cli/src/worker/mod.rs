@@ -69,7 +69,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     })?;
     // Before the first thread: a mount namespace belongs to a thread and those it starts.
     let hidden = hide_data(&assignment.state_dir);
-    let log = logging::start(&log_settings())?;
+    let log = logging::start(&log_settings(), None)?;
     match hidden {
         Ok(true) => tracing::debug!("the data directory is out of sight"),
         Ok(false) => tracing::debug!("the state directory lies in no data directory"),

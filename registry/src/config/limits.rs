@@ -37,9 +37,20 @@ pub struct Limits {
     /// How long a stopping server waits for running transfers.
     #[serde(with = "units::time")]
     pub shutdown_grace: Duration,
-    /// How long a client may take to send a request's head, and keep a connection without a request.
+    /// How long a connection may be without a whole request's head: at its beginning, between requests, and while one
+    /// comes.
     #[serde(with = "units::time")]
     pub header_read_max: Duration,
+    /// How long a request's body may bring nothing before it is ended.
+    #[serde(with = "units::time")]
+    pub body_stalled_max: Duration,
+    /// How long a client may take nothing of its answer before the connection is cut.
+    #[serde(with = "units::time")]
+    pub answer_stalled_max: Duration,
+    /// Requests that bring blobs at once.
+    pub uploads_max: usize,
+    /// … of one user, or of one address without one.
+    pub uploads_per_client_max: usize,
     /// Connections served at once; more wait to be accepted.
     pub connections_max: usize,
 }
@@ -60,6 +71,10 @@ impl Default for Limits {
             cache_unused_max: 30 * 24 * HOUR,
             shutdown_grace: Duration::from_secs(30),
             header_read_max: Duration::from_secs(75),
+            body_stalled_max: Duration::from_secs(60),
+            answer_stalled_max: Duration::from_secs(300),
+            uploads_max: 4096,
+            uploads_per_client_max: 1024,
             connections_max: 16_384,
         }
     }
@@ -87,10 +102,18 @@ impl Limits {
             "limits.collect_interval",
             "must be longer than 0s",
         )?;
+        for (time, key) in [
+            (self.header_read_max, "limits.header_read_max"),
+            (self.body_stalled_max, "limits.body_stalled_max"),
+            (self.answer_stalled_max, "limits.answer_stalled_max"),
+        ] {
+            require(!time.is_zero(), key, "must be longer than 0s")?;
+        }
+        require(self.uploads_max > 0, "limits.uploads_max", "must be 1 at least")?;
         require(
-            !self.header_read_max.is_zero(),
-            "limits.header_read_max",
-            "must be longer than 0s",
+            self.uploads_per_client_max > 0,
+            "limits.uploads_per_client_max",
+            "must be 1 at least",
         )
     }
 }

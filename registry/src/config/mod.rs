@@ -11,6 +11,7 @@ mod policy;
 mod storage;
 mod tls;
 mod token;
+mod traces;
 mod units;
 mod verify;
 mod webhooks;
@@ -30,6 +31,7 @@ pub use policy::{Policy, Quota, Retention, TagPattern};
 pub use storage::{S3Config, Secret, StorageBackend, StorageConfig};
 pub use tls::{ClientCertificate, TlsConfig};
 pub use token::{ExternalTokenConfig, OidcConfig, OidcGrant, TokenConfig};
+pub use traces::TracesConfig;
 pub use verify::VerifyConfig;
 pub use webhooks::{Hidden, WebhookConfig};
 
@@ -49,6 +51,7 @@ pub struct Config {
     /// later is held from the next push of the manifest on.
     pub sparse_indexes: bool,
     pub log: LogConfig,
+    pub traces: TracesConfig,
     pub database: DatabaseConfig,
     pub access: AccessConfig,
     pub storage: StorageConfig,
@@ -102,6 +105,7 @@ impl Config {
         require(!self.data_dir.as_os_str().is_empty(), "data_dir", "is missing")?;
         require(!self.listen.is_empty(), "listen", "names no address")?;
         self.log.validate()?;
+        self.traces.validate()?;
         self.database.validate()?;
         let decided = self.access.is_decided() || self.token.external.is_some() || !self.oidc.is_empty();
         self.access.validate(decided, &self.listen)?;
@@ -131,6 +135,7 @@ impl Default for Config {
             public_hosts: Vec::new(),
             sparse_indexes: false,
             log: LogConfig::default(),
+            traces: TracesConfig::default(),
             database: DatabaseConfig::default(),
             access: AccessConfig::default(),
             storage: StorageConfig::default(),

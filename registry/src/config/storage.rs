@@ -16,6 +16,9 @@ const REDIRECT_TTL_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
 #[serde(default, deny_unknown_fields)]
 pub struct StorageConfig {
     pub backend: StorageBackend,
+    /// In the file system: no blob is taken that would leave less free. None: a little.
+    #[serde(rename = "reserve", with = "units::optional_size")]
+    pub reserve_bytes: Option<u64>,
     pub s3: S3Config,
 }
 
@@ -26,6 +29,16 @@ pub enum StorageBackend {
     #[default]
     Filesystem,
     S3,
+}
+
+impl StorageBackend {
+    /// What metrics and traces call it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Filesystem => "filesystem",
+            Self::S3 => "s3",
+        }
+    }
 }
 
 /// A bucket, and how to reach it.

@@ -56,6 +56,28 @@ pub(super) mod size {
     }
 }
 
+/// `#[serde(with = "units::optional_size")]`
+pub(super) mod optional_size {
+    use serde::{Deserializer, Serializer};
+
+    pub(in crate::config) fn serialize<S: Serializer>(
+        bytes: &Option<u64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => super::size::serialize(bytes, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    /// A key that is there has a value.
+    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<u64>, D::Error> {
+        super::size::deserialize(deserializer).map(Some)
+    }
+}
+
 /// `IP:PORT`, `[IP]:PORT`, `HOST:PORT` (all of the host's addresses) or `:PORT` (every address of the machine).
 pub(super) mod addresses {
     use std::net::{SocketAddr, ToSocketAddrs};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use super::{ConfigError, require, units};
 
-/// Somebody who is told of pushes and deletions.
+/// Somebody who is told what happens.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct WebhookConfig {
@@ -27,13 +27,16 @@ pub struct WebhookConfig {
     /// After so many failures a delivery is given up.
     #[serde(default = "attempts_max")]
     pub attempts_max: u32,
-    /// `push`, `delete`; empty: both.
+    /// `push`, `delete`, `pull`, `mount`; empty: the first two.
     #[serde(default)]
     pub actions: BTreeSet<String>,
+    /// Also tell of single blobs.
+    #[serde(default)]
+    pub blobs: bool,
     /// Repositories, or prefixes that end in `*`; empty: all.
     #[serde(default)]
     pub repositories: Vec<String>,
-    /// Media types of manifests that are of no interest.
+    /// Media types that are of no interest; blobs are `application/octet-stream`.
     #[serde(default)]
     pub ignore_media_types: Vec<String>,
 }
@@ -43,7 +46,7 @@ pub struct WebhookConfig {
 #[serde(transparent)]
 pub struct Hidden(String);
 
-const ACTIONS: [&str; 2] = ["push", "delete"];
+const ACTIONS: [&str; 4] = ["push", "delete", "pull", "mount"];
 
 fn timeout() -> Duration {
     Duration::from_secs(5)
@@ -74,14 +77,12 @@ impl WebhookConfig {
                 require(
                     ACTIONS.contains(&action.as_str()),
                     "webhooks.actions",
-                    of(&format!("asks for {action:?}: there are push and delete")),
+                    of(&format!("asks for {action:?}: there are {}", ACTIONS.join(", "))),
                 )?;
             }
             for (name, value) in &hook.headers {
-                let valid = name.parse::<http::HeaderName>().is_ok()
-                    && http::HeaderValue::from_str(value.reveal()).is_ok();
                 require(
-                    valid,
+                    value.is_header(name),
                     "webhooks.headers",
                     of(&format!("has a malformed header {name:?}")),
                 )?;
@@ -99,6 +100,11 @@ impl WebhookConfig {
 impl Hidden {
     pub fn reveal(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it can be sent under this name.
+    pub(super) fn is_header(&self, name: &str) -> bool {
+        name.parse::<http::HeaderName>().is_ok() && http::HeaderValue::from_str(&self.0).is_ok()
     }
 }
 

@@ -1,6 +1,9 @@
 //! `/api/v1` and what lies beside `/v2`: an ordinary axum router, since these paths have fixed shapes.
 
 use axum::Router;
+use axum::extract::{MatchedPath, Request};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 
 use super::{
     ApiError, AppState, Code, accounts, builds, cache, collection, contexts, health, images, jobs, openapi,
@@ -23,10 +26,21 @@ pub(super) fn router(state: AppState) -> Router {
         .merge(health::routes())
         .merge(token::routes())
         .nest("/api/v1", api)
+        .route_layer(middleware::from_fn(note_path))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(axum::extract::DefaultBodyLimit::disable())
         .with_state(state)
+}
+
+/// Notes in the answer which of the paths below was asked for.
+async fn note_path(request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().cloned();
+    let mut response = next.run(request).await;
+    if let Some(path) = path {
+        response.extensions_mut().insert(path);
+    }
+    response
 }
 
 async fn not_found() -> ApiError {

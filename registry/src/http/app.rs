@@ -1,24 +1,30 @@
 //! What happens to every request: an id, the caller, dispatch, a metric and a line in the log.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::MatchedPath;
 use axum::response::IntoResponse;
 use futures::FutureExt;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::BodyExt as _;
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::Incoming;
 use prometheus_client::metrics::gauge::Gauge;
 use tower::ServiceExt;
+use tracing::Instrument as _;
 
+use super::body::Watched;
+use super::connection::Caller;
+use super::held::hold;
 use super::principal::{Asked, log_in_first};
+use super::record::{Answered, Audited, origin};
 use super::route::{Kind, Route, is_text};
-use super::{ApiError, AppState, Code, Outbox, api, blobs, catalog, manifests, referrers, tags, uploads};
-use crate::metadata::Origin;
+use super::{
+    ApiError, AppState, Code, Outbox, api, blobs, catalog, manifests, referrers, spans, tags, uploads,
+};
 use crate::service::Principal;
 use crate::service::access::Arrival;
 
@@ -45,6 +51,7 @@ pub(super) struct Call<'a> {
     pub(super) outbox: Option<Outbox>,
     /// By the worker's unix socket, which leads here only.
     pub(super) socket: bool,
+    pub(super) address: Option<IpAddr>,
 }
 
 pub(crate) struct OpenConnection(Gauge);
@@ -56,6 +63,39 @@ impl Drop for OpenConnection {
 }
 
 pub(super) type Answer = Result<Response<Body>, ApiError>;
+
+/// An answer, and what was asked for.
+struct Handled {
+    kind: Kind,
+    /// The path with its variables as such. None: nothing is there.
+    template: Option<Template>,
+    response: Response<Body>,
+}
+
+enum Template {
+    Distribution(&'static str),
+    Beside(MatchedPath),
+}
+
+impl Handled {
+    fn other(response: Response<Body>) -> Self {
+        let template = response.extensions().get().cloned().map(Template::Beside);
+        Self {
+            kind: Kind::Other,
+            template,
+            response,
+        }
+    }
+}
+
+impl Template {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Distribution(path) => path,
+            Self::Beside(path) => path.as_str(),
+        }
+    }
+}
 
 impl App {
     pub(crate) fn new(state: AppState) -> Self {
@@ -76,89 +116,94 @@ impl App {
     }
 
     /// Answers a request. Never fails: what goes wrong is an answer as well.
-    pub(crate) async fn call(
-        &self,
-        request: Request<Incoming>,
-        arrival: Arrival,
-        peer: Option<SocketAddr>,
-        outbox: Option<Outbox>,
-    ) -> Response<Body> {
+    pub(crate) async fn call(&self, request: Request<Incoming>, caller: Caller) -> Response<Body> {
         let begun = Instant::now();
+        let (version, peer) = (request.version(), caller.peer);
+        let busy = caller.activity.begin(version);
         let id = self.request_id(&request);
         let (method, uri) = (request.method().clone(), request.uri().clone());
         let mut request = request.map(|body| self.counted(body, &method));
         let upload = is_upload(&method, uri.path()).then(|| self.state.metrics.upload());
-        if !method.is_safe() {
+        if !method.is_safe() || self.state.notices.get().is_some() {
             let origin = origin(&request, &id, peer);
             request.extensions_mut().insert(origin);
         }
-        let arrival = self.state.seen_through_proxies(arrival, request.headers());
-        let answering = AssertUnwindSafe(self.dispatch(request, arrival, outbox)).catch_unwind();
-        let (kind, mut response) = answering.await.unwrap_or_else(|_| {
+        let arrival = self.state.seen_through_proxies(caller.arrival, request.headers());
+        let span = spans::begin(&request, &arrival, &id);
+        let answering = AssertUnwindSafe(self.dispatch(request, arrival, caller.outbox)).catch_unwind();
+        let mut handled = answering.instrument(span.clone()).await.unwrap_or_else(|_| {
             let error = ApiError::new(Code::Internal, "internal error: the server's log has the details");
-            (Kind::Other, error.into_response())
+            Handled::other(error.into_response())
         });
+        let response = &mut handled.response;
         if method == Method::HEAD {
-            without_body(&mut response);
+            without_body(response);
         }
         let took = begun.elapsed();
         drop(upload);
         if method == Method::GET && response.status().is_success() {
-            self.state.metrics.sent(length(&response));
+            self.state.metrics.sent(length(response));
         }
-        self.state.metrics.request(kind, &method, response.status(), took);
-        log(&method, uri.path(), &response, &id, peer, took);
-        response.headers_mut().insert(REQUEST_ID, id);
-        response
+        self.state
+            .metrics
+            .request(handled.kind, &method, response.status(), took);
+        Answered {
+            method: &method,
+            path: uri.path(),
+            response,
+            id: &id,
+            peer,
+            trace: spans::trace_id(&span),
+            took,
+        }
+        .log();
+        let route = handled.template.as_ref().map(Template::as_str);
+        spans::answered(span, &method, route, &mut handled.response);
+        handled.response.headers_mut().insert(REQUEST_ID, id);
+        // An answer on HTTP/1 keeps its connection by itself.
+        if version == Version::HTTP_2 {
+            hold(&mut handled.response, busy);
+        }
+        handled.response
     }
 
-    /// A body whose bytes are counted as they come.
+    /// A body whose bytes are counted as they come, as long as they come.
     fn counted(&self, body: Incoming, method: &Method) -> Body {
         if method.is_safe() {
             return Body::new(body);
         }
         let received = self.state.metrics.received_bytes.clone();
-        Body::new(body.map_frame(move |frame| {
-            if let Some(data) = frame.data_ref() {
-                received.inc_by(data.len() as u64);
-            }
-            frame
-        }))
+        let stalled_max = self.state.registry.limits.body_stalled_max;
+        Body::new(Watched::new(body, received, stalled_max))
     }
 
-    async fn dispatch(
-        &self,
-        request: Request<Body>,
-        arrival: Arrival,
-        outbox: Option<Outbox>,
-    ) -> (Kind, Response<Body>) {
+    async fn dispatch(&self, request: Request<Body>, arrival: Arrival, outbox: Option<Outbox>) -> Handled {
         if let Some(reason) = self
             .state
             .read_only
             .as_deref()
             .filter(|_| !request.method().is_safe() && request.uri().path() != "/token")
         {
-            return (
-                Kind::Other,
-                ApiError::new(Code::Unavailable, reason).into_response(),
-            );
+            return Handled::other(ApiError::new(Code::Unavailable, reason).into_response());
         }
         let path = request.uri().path();
         if path != "/v2" && !path.starts_with("/v2/") {
-            return (Kind::Other, self.beside(request, arrival).await);
+            return Handled::other(self.beside(request, arrival).await);
         }
-        let (kind, answer) = match Route::parse(request.uri()) {
-            Ok(route) => (
-                route.kind(),
-                self.distribution(route, request, arrival, outbox).await,
-            ),
-            Err(error) => (Kind::Other, Err(error)),
+        let mut handled = match Route::parse(request.uri()) {
+            Ok(route) => Handled {
+                kind: route.kind(),
+                template: Some(Template::Distribution(route.template())),
+                response: self
+                    .distribution(route, request, arrival, outbox)
+                    .await
+                    .unwrap_or_else(IntoResponse::into_response),
+            },
+            Err(error) => Handled::other(error.into_response()),
         };
-        let mut response = answer.unwrap_or_else(IntoResponse::into_response);
-        response
-            .headers_mut()
-            .insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
-        (kind, response)
+        let headers = handled.response.headers_mut();
+        headers.insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        handled
     }
 
     /// What isn't the distribution API.
@@ -204,8 +249,15 @@ impl App {
         let answer = match self.state.principal(&arrival, request.headers()).await {
             Ok(principal) => {
                 actor = audited.as_ref().map(|_| principal.actor());
-                self.routed(route, request, principal, could_log_in, arrival.socket, outbox)
-                    .await
+                let call = Call {
+                    state: &self.state,
+                    principal,
+                    request,
+                    outbox,
+                    socket: arrival.socket,
+                    address: arrival.address,
+                };
+                routed(call, route, could_log_in).await
             }
             Err(error) => Err(error),
         };
@@ -220,57 +272,6 @@ impl App {
             let scope = Route::parse(&uri).ok().and_then(|route| route.scope(&method));
             error.with_challenge(self.state.challenge(&asked, scope.as_deref()))
         })
-    }
-
-    async fn routed(
-        &self,
-        route: Route,
-        request: Request<Body>,
-        principal: Principal,
-        could_log_in: bool,
-        socket: bool,
-        outbox: Option<Outbox>,
-    ) -> Answer {
-        let method = request.method().clone();
-        let call = Call {
-            state: &self.state,
-            principal,
-            request,
-            outbox,
-            socket,
-        };
-        match (route, &method) {
-            // Clients take what this says for what all of the registry wants, and log-ins are tried here. A list would
-            // be an answer that looks complete: nobody would log in to see more.
-            (Route::Base | Route::Catalog, &Method::GET | &Method::HEAD) if could_log_in => {
-                Err(ApiError::new(
-                    Code::Unauthorized,
-                    "show who you are, or get a token as nobody in particular",
-                ))
-            }
-            (Route::Base, &Method::GET | &Method::HEAD) => Ok(super::page::json(&serde_json::json!({}))),
-            (Route::Catalog, &Method::GET) => catalog::list(call).await,
-            (Route::Tags(name), &Method::GET) => tags::list(call, name).await,
-            (Route::Manifest(name, reference), &Method::GET | &Method::HEAD) => {
-                manifests::get(call, name, reference).await
-            }
-            (Route::Manifest(name, reference), &Method::PUT) => manifests::put(call, name, reference).await,
-            (Route::Manifest(name, reference), &Method::DELETE) => {
-                manifests::delete(call, name, reference).await
-            }
-            (Route::Blob(name, digest), &Method::GET | &Method::HEAD) => blobs::get(call, name, digest).await,
-            (Route::Blob(name, digest), &Method::DELETE) => blobs::delete(call, name, digest).await,
-            (Route::Uploads(name), &Method::POST) => uploads::start(call, name).await,
-            (Route::Upload(name, id), &Method::GET | &Method::HEAD) => uploads::status(call, name, id).await,
-            (Route::Upload(name, id), &Method::PATCH) => uploads::append(call, name, id).await,
-            (Route::Upload(name, id), &Method::PUT) => uploads::finish(call, name, id).await,
-            (Route::Upload(name, id), &Method::DELETE) => uploads::cancel(call, name, id).await,
-            (Route::Referrers(name, digest), &Method::GET) => referrers::list(call, name, digest).await,
-            _ => Err(ApiError::new(
-                Code::MethodNotAllowed,
-                format!("this path has no method {method}"),
-            )),
-        }
     }
 
     /// The caller's, so that a request can be followed through proxies; else a new one.
@@ -289,6 +290,39 @@ impl App {
     }
 }
 
+/// Finds the handler.
+async fn routed(call: Call<'_>, route: Route, could_log_in: bool) -> Answer {
+    let method = call.request.method().clone();
+    match (route, &method) {
+        // Clients take what this says for what all of the registry wants, and log-ins are tried here. A list would
+        // be an answer that looks complete: nobody would log in to see more.
+        (Route::Base | Route::Catalog, &Method::GET | &Method::HEAD) if could_log_in => Err(ApiError::new(
+            Code::Unauthorized,
+            "show who you are, or get a token as nobody in particular",
+        )),
+        (Route::Base, &Method::GET | &Method::HEAD) => Ok(super::page::json(&serde_json::json!({}))),
+        (Route::Catalog, &Method::GET) => catalog::list(call).await,
+        (Route::Tags(name), &Method::GET) => tags::list(call, name).await,
+        (Route::Manifest(name, reference), &Method::GET | &Method::HEAD) => {
+            manifests::get(call, name, reference).await
+        }
+        (Route::Manifest(name, reference), &Method::PUT) => manifests::put(call, name, reference).await,
+        (Route::Manifest(name, reference), &Method::DELETE) => manifests::delete(call, name, reference).await,
+        (Route::Blob(name, digest), &Method::GET | &Method::HEAD) => blobs::get(call, name, digest).await,
+        (Route::Blob(name, digest), &Method::DELETE) => blobs::delete(call, name, digest).await,
+        (Route::Uploads(name), &Method::POST) => uploads::start(call, name).await,
+        (Route::Upload(name, id), &Method::GET | &Method::HEAD) => uploads::status(call, name, id).await,
+        (Route::Upload(name, id), &Method::PATCH) => uploads::append(call, name, id).await,
+        (Route::Upload(name, id), &Method::PUT) => uploads::finish(call, name, id).await,
+        (Route::Upload(name, id), &Method::DELETE) => uploads::cancel(call, name, id).await,
+        (Route::Referrers(name, digest), &Method::GET) => referrers::list(call, name, digest).await,
+        _ => Err(ApiError::new(
+            Code::MethodNotAllowed,
+            format!("this path has no method {method}"),
+        )),
+    }
+}
+
 /// Leaves of an answer its head. On HTTP/2 nobody else does, and clients take bytes there for a broken protocol.
 fn without_body(response: &mut Response<Body>) {
     if let Some(length) = http_body::Body::size_hint(response.body())
@@ -303,49 +337,6 @@ fn without_body(response: &mut Response<Body>) {
     }
 }
 
-/// A request that the audit log tells of.
-struct Audited {
-    event: &'static str,
-    what: String,
-}
-
-impl Audited {
-    fn of(route: &Route, method: &Method) -> Option<Self> {
-        let (event, what) = match (route, method) {
-            (Route::Manifest(name, reference), &Method::PUT) => ("push", format!("{name} {reference}")),
-            (Route::Manifest(name, reference), &Method::DELETE) => ("delete", format!("{name} {reference}")),
-            (Route::Blob(name, digest), &Method::DELETE) => ("delete", format!("{name} {digest}")),
-            _ => return None,
-        };
-        Some(Self { event, what })
-    }
-
-    fn record(&self, state: &AppState, actor: &str, address: Option<IpAddr>, answer: &Answer) {
-        match answer {
-            Ok(_) => state.gate.audit.granted(self.event, actor, address, &self.what),
-            Err(error) if error.is_refusal() => {
-                state.gate.audit.refused(self.event, actor, address, &self.what);
-            }
-            Err(_) => {}
-        }
-    }
-}
-
-/// Who asks for a change, for those who are told of it.
-fn origin(request: &Request<Body>, id: &HeaderValue, peer: Option<SocketAddr>) -> Origin {
-    let text = |value: Option<&HeaderValue>| {
-        let text = value.and_then(|value| value.to_str().ok());
-        text.unwrap_or_default().to_owned()
-    };
-    let authority = request.uri().authority().map(ToString::to_string);
-    Origin {
-        id: text(Some(id)),
-        address: peer.map(|peer| peer.to_string()).unwrap_or_default(),
-        host: authority.unwrap_or_else(|| text(request.headers().get(header::HOST))),
-        user_agent: text(request.headers().get(header::USER_AGENT)),
-    }
-}
-
 fn is_upload(method: &Method, path: &str) -> bool {
     matches!(*method, Method::POST | Method::PATCH | Method::PUT) && path.contains("/blobs/uploads/")
 }
@@ -354,29 +345,4 @@ fn length(response: &Response<Body>) -> u64 {
     let header = response.headers().get(header::CONTENT_LENGTH);
     let text = header.and_then(|value| value.to_str().ok());
     text.and_then(|text| text.parse().ok()).unwrap_or(0)
-}
-
-fn log(
-    method: &Method,
-    path: &str,
-    response: &Response<Body>,
-    id: &HeaderValue,
-    peer: Option<SocketAddr>,
-    took: Duration,
-) {
-    let status = response.status();
-    // The scrapes of probes and metrics would drown the rest.
-    if status == StatusCode::OK && matches!(path, "/healthz" | "/readyz" | "/metrics") {
-        return;
-    }
-    tracing::info!(
-        target: "layeryard::access",
-        method = method.as_str(),
-        path,
-        status = status.as_u16(),
-        bytes = response.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()),
-        micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX),
-        id = id.to_str().unwrap_or_default(),
-        peer = peer.map(tracing::field::display),
-    );
 }

@@ -10,9 +10,11 @@ use http_body::{Frame, SizeHint};
 use oci::{Digest, RepoName};
 
 use super::app::{Answer, Call};
+use super::notices::Told;
 use super::range::{Wanted, wanted};
 use super::sendfile::FileBody;
 use super::{ApiError, Code};
+use crate::service::webhooks::notice;
 use crate::service::{Action, OpenBlob};
 use crate::storage::{ByteStream, StorageError};
 
@@ -34,6 +36,11 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, digest: Digest) -> Answe
     if not_modified(call.request.headers(), &digest) {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Ok(response);
+    }
+    if call.request.method() == Method::GET
+        && let Some(told) = Told::of_blob(&call, notice::Action::Pull)
+    {
+        told.blob(&name, &digest, Some(blob.size), None);
     }
     // The worker's socket leads here only. Ranges are asked again where the client is sent.
     if call.request.method() == Method::GET
@@ -83,6 +90,9 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, digest: Digest) -> Answe
 pub(super) async fn delete(call: Call<'_>, name: RepoName, digest: Digest) -> Answer {
     call.principal.require(Action::Delete, &name)?;
     call.state.registry.delete_blob(&name, &digest).await?;
+    if let Some(told) = Told::of_blob(&call, notice::Action::Delete) {
+        told.blob(&name, &digest, None, None);
+    }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::ACCEPTED;
     Ok(response)

@@ -7,12 +7,14 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use oci::{DigestError, NameError, ReferenceError};
 use serde_json::json;
 
+use super::body::is_stalled;
 use crate::metadata::MetadataError;
 use crate::report::chain;
 use crate::service::RegistryError;
 use crate::service::builds::BuildError;
 use crate::service::cache::CacheError;
 use crate::service::upstream::UpstreamError;
+use crate::storage::StorageError;
 
 /// `ENOSPC`.
 const DISK_FULL: i32 = 28;
@@ -45,6 +47,7 @@ codes! {
     BlobInUse = "DENIED", METHOD_NOT_ALLOWED;
     BlobUnknown = "BLOB_UNKNOWN", NOT_FOUND;
     BlobUploadBusy = "BLOB_UPLOAD_INVALID", CONFLICT;
+    BodyStalled = "BLOB_UPLOAD_INVALID", REQUEST_TIMEOUT;
     BlobUploadInvalid = "BLOB_UPLOAD_INVALID", BAD_REQUEST;
     BlobUploadRange = "BLOB_UPLOAD_INVALID", RANGE_NOT_SATISFIABLE;
     BuildUnknown = "BUILD_UNKNOWN", NOT_FOUND;
@@ -181,6 +184,9 @@ impl From<RegistryError> for ApiError {
                 new(Code::BlobUploadRange).with_detail(json!({ "offset": offset }))
             }
             E::BodyLength { .. } => new(Code::SizeInvalid),
+            E::BodyBroken { source, .. } if is_stalled(source.as_ref()) => {
+                Self::new(Code::BodyStalled, chain(&error))
+            }
             E::BodyBroken { .. } => new(Code::BlobUploadInvalid),
             E::DigestMismatch { expected, actual } => {
                 new(Code::DigestInvalid).with_detail(json!({ "expected": expected, "actual": actual }))
@@ -199,6 +205,10 @@ impl From<RegistryError> for ApiError {
                 new(Code::TagTaken).with_detail(json!({ "tag": tag, "digest": digest }))
             }
             E::ManifestInUse { index, .. } => new(Code::ManifestInUse).with_detail(json!({ "index": index })),
+            E::Storage(StorageError::Reserved { .. }) => Self {
+                internal: Some(chain(&error)),
+                ..new(Code::StorageFull)
+            },
             E::Storage(storage) if storage.is_full() => Self {
                 internal: Some(chain(&error)),
                 ..Self::new(Code::StorageFull, "the server's disk is full")
@@ -250,6 +260,8 @@ impl From<BuildError> for ApiError {
             E::NoWorker | E::Stopping => new(Code::Unavailable),
             E::Busy { .. } => new(Code::Unavailable).with_header(header::RETRY_AFTER, "10"),
             E::Denied { .. } | E::WrongToken(_) => new(Code::Denied),
+            E::NoRoom(StorageError::Reserved { .. }) => new(Code::StorageFull),
+            E::NoRoom(_) => Self::internal(&error),
             E::Gap { expected, .. } => new(Code::EventsGap).with_detail(json!({ "expected": expected })),
             E::File { source, .. } if source.raw_os_error() == Some(DISK_FULL) => Self {
                 internal: Some(chain(&error)),
@@ -361,7 +373,7 @@ mod tests {
 
     #[test]
     fn internal_causes_are_logged_and_not_told() {
-        let error = RegistryError::Storage(crate::storage::StorageError::Store {
+        let error = RegistryError::Storage(StorageError::Store {
             path: "/secret".to_owned(),
             operation: "listing",
             source: std::io::Error::other("bad disk"),

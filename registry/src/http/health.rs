@@ -69,6 +69,10 @@ async fn metrics(State(state): State<AppState>, principal: Principal) -> Result<
         }
         MetricsAccess::Admin => principal.require_admin()?,
     }
+    // Asked for when it is wanted; a store that can't say is no reason to say nothing.
+    if let Err(error) = state.registry.store.free_bytes().await {
+        tracing::warn!(error = chain(&error), "free space is not known");
+    }
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     Ok(([(header::CONTENT_TYPE, kind)], state.metrics.render()).into_response())
 }

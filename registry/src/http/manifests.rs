@@ -8,8 +8,10 @@ use oci::{Reference, RepoName, Tag};
 
 use super::app::{Answer, Call};
 use super::blobs::{CONTENT_DIGEST, content_headers, insert, not_modified};
+use super::notices::Told;
 use super::page::Query;
 use super::{ApiError, Code};
+use crate::service::webhooks::notice;
 use crate::service::{Action, Principal, PushManifest, RegistryError};
 
 const OCI_SUBJECT: HeaderName = HeaderName::from_static("oci-subject");
@@ -37,6 +39,9 @@ pub(super) async fn get(call: Call<'_>, name: RepoName, reference: Reference) ->
                 .registry
                 .hold(&grant.build, &name, &manifest.digest)
                 .await?;
+        }
+        if let Some(told) = Told::of_manifest(&call, notice::Action::Pull) {
+            told.manifest(&name, &reference, &manifest);
         }
         *response.body_mut() = Body::from(manifest.bytes.clone());
     }

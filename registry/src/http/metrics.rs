@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use super::route::Kind;
 use crate::service::{CollectionMetrics, JobMetrics};
+use crate::storage::StoreMetrics;
 use crate::timings::COMMITS;
 
 const KINDS: usize = 8;
@@ -34,6 +35,10 @@ pub(crate) struct Metrics {
     pub(super) received_bytes: Counter,
     sent_bytes: Counter,
     uploads: Gauge,
+    /// Uploads that came while enough others were running.
+    pub(crate) uploads_refused: Counter,
+    /// What webhooks missed of what is told once.
+    pub(crate) notices_dropped: Counter,
 }
 
 /// A request that brings a blob.
@@ -59,10 +64,11 @@ struct KindLabels {
 }
 
 impl Metrics {
-    pub(crate) fn new(jobs: &JobMetrics, collection: &CollectionMetrics) -> Self {
+    pub(crate) fn new(jobs: &JobMetrics, collection: &CollectionMetrics, store: &StoreMetrics) -> Self {
         let mut registry = Registry::with_prefix("layeryard");
         jobs.register(&mut registry);
         collection.register(&mut registry);
+        store.register(&mut registry);
         let requests = Family::default();
         registry.register("http_requests", "Answered requests", requests.clone());
         let durations: Family<KindLabels, Histogram, fn() -> Histogram> =
@@ -87,10 +93,22 @@ impl Metrics {
             sent_bytes.clone(),
         );
         registry.register("uploads_running", "Requests that bring blobs", uploads.clone());
+        let uploads_refused = Counter::default();
+        registry.register(
+            "uploads_refused",
+            "Uploads that came while as many ran as may",
+            uploads_refused.clone(),
+        );
         registry.register(
             "database_commit_seconds",
             "Time that a change waits for its commit",
             COMMITS.clone(),
+        );
+        let notices_dropped = Counter::default();
+        registry.register(
+            "webhook_notices_dropped",
+            "Pulls, mounts and single blobs that a webhook was not told of",
+            notices_dropped.clone(),
         );
         Self {
             registry,
@@ -102,6 +120,8 @@ impl Metrics {
             received_bytes,
             sent_bytes,
             uploads,
+            uploads_refused,
+            notices_dropped,
         }
     }
 
@@ -184,7 +204,11 @@ mod tests {
 
     #[test]
     fn requests_are_counted_by_resource_method_and_class() {
-        let metrics = Metrics::new(&JobMetrics::default(), &CollectionMetrics::default());
+        let metrics = Metrics::new(
+            &JobMetrics::default(),
+            &CollectionMetrics::default(),
+            &StoreMetrics::default(),
+        );
         for status in [StatusCode::OK, StatusCode::PARTIAL_CONTENT, StatusCode::NOT_FOUND] {
             metrics.request(Kind::Blob, &Method::GET, status, Duration::from_millis(1));
         }

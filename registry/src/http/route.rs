@@ -84,6 +84,20 @@ impl Route {
         Some(format!("repository:{name}:{actions}"))
     }
 
+    /// The path with its variables as such, for traces.
+    pub(super) fn template(&self) -> &'static str {
+        match self {
+            Self::Base => "/v2/",
+            Self::Catalog => "/v2/_catalog",
+            Self::Tags(_) => "/v2/{name}/tags/list",
+            Self::Manifest(..) => "/v2/{name}/manifests/{reference}",
+            Self::Blob(..) => "/v2/{name}/blobs/{digest}",
+            Self::Uploads(_) => "/v2/{name}/blobs/uploads/",
+            Self::Upload(..) => "/v2/{name}/blobs/uploads/{id}",
+            Self::Referrers(..) => "/v2/{name}/referrers/{digest}",
+        }
+    }
+
     /// For metrics and logs.
     pub(super) fn kind(&self) -> Kind {
         match self {

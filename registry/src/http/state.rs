@@ -1,10 +1,12 @@
 //! What every handler can reach.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
+use super::UploadSlots;
 use super::metrics::Metrics;
 use crate::service::access::Gate;
+use crate::service::webhooks::Notices;
 use crate::service::{Building, Registry};
 
 /// Shared by all requests; cloning is cheap.
@@ -16,6 +18,9 @@ pub(crate) struct Inner {
     pub(crate) gate: Arc<Gate>,
     pub(crate) building: Building,
     pub(crate) metrics: Metrics,
+    pub(crate) uploads: UploadSlots,
+    /// Empty: no webhook wants to hear of every request.
+    pub(crate) notices: OnceLock<Notices>,
     /// The server is stopping.
     pub(crate) draining: AtomicBool,
     /// Why nothing may be changed now.

@@ -1,16 +1,21 @@
 //! `/v2/<name>/blobs/uploads/` and the sessions below it.
 
+use std::sync::Arc;
+
 use axum::body::Body;
-use futures::TryStreamExt;
+use futures::{StreamExt as _, TryStreamExt as _};
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 use oci::{Algorithm, Digest, RepoName};
 
 use super::app::{Answer, Call};
 use super::blobs::{CONTENT_DIGEST, insert};
+use super::notices::Told;
 use super::page::Query;
 use super::range::chunk;
+use super::slots::UploadSlot;
 use super::{ApiError, Code};
-use crate::service::{Action, BodyError, BodyStream, RegistryError, Session};
+use crate::service::webhooks::notice;
+use crate::service::{Action, BodyError, BodyStream, Registry, RegistryError, Session, drain};
 use crate::storage::UploadId;
 
 /// The specification's name for the smallest chunk that is welcome before the last.
@@ -37,14 +42,21 @@ pub(super) async fn start(call: Call<'_>, name: RepoName) -> Answer {
             None => registry.mount(&call.principal, &name, None, &digest).await?,
         };
         if mounted {
+            if let Some(told) = Told::of_blob(&call, notice::Action::Mount) {
+                let from = query.get("from").and_then(|from| from.parse().ok());
+                told.blob(&name, &digest, size(registry, &name, &digest).await, from);
+            }
             return Ok(created(&name, &digest));
         }
     } else if let Some(digest) = query.get("digest") {
         let digest: Digest = digest.parse()?;
         let chunk = chunk(call.request.headers())?;
-        registry
-            .push_blob(&name, &actor, digest, chunk, body(call.request.into_body()))
-            .await?;
+        let told = Told::of_blob(&call, notice::Action::Push);
+        let (body, _slot) = admitted(call).await?;
+        registry.push_blob(&name, &actor, digest, chunk, body).await?;
+        if let Some(told) = told {
+            told.blob(&name, &digest, size(registry, &name, &digest).await, None);
+        }
         return Ok(created(&name, &digest));
     }
     let algorithm = match query.get("digest-algorithm") {
@@ -75,11 +87,9 @@ pub(super) async fn append(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
         id,
         repository: name.clone(),
     };
-    let appended = call
-        .state
-        .registry
-        .append(session, chunk, body(call.request.into_body()))
-        .await;
+    let registry = &call.state.registry;
+    let (body, _slot) = admitted(call).await?;
+    let appended = registry.append(session, chunk, body).await;
     let offset = appended.map_err(|error| explain(error, &name))?;
     Ok(standing(StatusCode::ACCEPTED, &name, id, offset))
 }
@@ -101,12 +111,14 @@ pub(super) async fn finish(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
         id,
         repository: name.clone(),
     };
-    let finished = call
-        .state
-        .registry
-        .finish(session, digest, chunk, body(call.request.into_body()))
-        .await;
+    let registry = &call.state.registry;
+    let told = Told::of_blob(&call, notice::Action::Push);
+    let (body, _slot) = admitted(call).await?;
+    let finished = registry.finish(session, digest, chunk, body).await;
     finished.map_err(|error| explain(error, &name))?;
+    if let Some(told) = told {
+        told.blob(&name, &digest, size(registry, &name, &digest).await, None);
+    }
     Ok(created(&name, &digest))
 }
 
@@ -121,8 +133,37 @@ pub(super) async fn cancel(call: Call<'_>, name: RepoName, id: UploadId) -> Answ
     Ok(response)
 }
 
-fn body(body: Body) -> BodyStream {
-    Box::pin(body.into_data_stream().map_err(BodyError::from))
+/// A request's bytes, with its place among the uploads that may run at once. The body has it too: it is read on when
+/// its request is gone.
+async fn admitted(call: Call<'_>) -> Result<(BodyStream, Option<Arc<UploadSlot>>), ApiError> {
+    let body = call
+        .request
+        .into_body()
+        .into_data_stream()
+        .map_err(BodyError::from);
+    // The server's own builds are counted where they are started.
+    if call.socket {
+        return Ok((Box::pin(body), None));
+    }
+    match call.state.uploads.take(&call.principal, call.address) {
+        Ok(slot) => {
+            let slot = Arc::new(slot);
+            let held = Arc::clone(&slot);
+            let body = body.inspect(move |_| {
+                let _until_the_body_is_dropped = &held;
+            });
+            Ok((Box::pin(body), Some(slot)))
+        }
+        Err(full) => {
+            drain(Box::pin(body)).await;
+            Err(full.into())
+        }
+    }
+}
+
+/// Of a blob that was there a moment ago.
+async fn size(registry: &Registry, name: &RepoName, digest: &Digest) -> Option<u64> {
+    registry.blob(name, digest).await.ok().map(|blob| blob.size)
 }
 
 /// A refused chunk says where to go on.

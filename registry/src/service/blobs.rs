@@ -9,6 +9,7 @@ use oci::{Digest, RepoName};
 use super::{Action, Principal, Registry, RegistryError, Result};
 use crate::metadata::{DeleteOutcome, StoredBlob};
 use crate::storage::ByteStream;
+use crate::traces::{self, Traced as _};
 
 /// Repositories that are looked at to mount a blob whose source isn't named.
 const ANONYMOUS_MOUNT_SOURCES: u32 = 64;
@@ -26,7 +27,8 @@ impl Registry {
             Ok(blob) => return Ok(blob),
             Err(slot) => slot,
         };
-        let found = self.metadata.find_blob(repository, digest).await?;
+        let finding = self.metadata.find_blob(repository, digest);
+        let found = finding.within(self.query("find_blob")).await?;
         let blob = Arc::new(found.ok_or_else(|| RegistryError::BlobUnknown {
             repository: repository.clone(),
             digest: *digest,
@@ -64,9 +66,8 @@ impl Registry {
         let sources = match source {
             Some(source) => vec![source.clone()],
             None => {
-                self.metadata
-                    .repositories_of(digest, ANONYMOUS_MOUNT_SOURCES)
-                    .await?
+                let finding = self.metadata.repositories_of(digest, ANONYMOUS_MOUNT_SOURCES);
+                finding.within(self.query("repositories_of")).await?
             }
         };
         let Some(source) = sources
@@ -84,9 +85,10 @@ impl Registry {
             None
         };
         let (registry, target, digest) = (Arc::clone(self), target.clone(), *digest);
-        tokio::spawn(async move {
+        traces::spawn(async move {
             let _room = room;
-            Ok(registry.metadata.mount_blob(&target, &source, &digest).await?)
+            let mounting = registry.metadata.mount_blob(&target, &source, &digest);
+            Ok(mounting.within(registry.query("mount_blob")).await?)
         })
         .await?
     }
@@ -94,8 +96,9 @@ impl Registry {
     pub(crate) async fn delete_blob(self: &Arc<Self>, repository: &RepoName, digest: &Digest) -> Result<()> {
         self.require_writable(repository)?;
         let (registry, repository, digest) = (Arc::clone(self), repository.clone(), *digest);
-        tokio::spawn(async move {
-            let outcome = registry.metadata.hide_blob(&repository, &digest).await?;
+        traces::spawn(async move {
+            let hiding = registry.metadata.hide_blob(&repository, &digest);
+            let outcome = hiding.within(registry.query("hide_blob")).await?;
             registry.caches.blobs.changed(&repository, digest);
             match outcome {
                 DeleteOutcome::Deleted => Ok(()),

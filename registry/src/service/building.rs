@@ -24,7 +24,8 @@ impl Building {
         tokens: &Arc<Tokens>,
         socket: &Path,
     ) -> Result<Self, BuildError> {
-        let contexts = Contexts::open(&config.data_dir, CONTEXT_BYTES_MAX).await?;
+        let store = Some(Arc::clone(&registry.store));
+        let contexts = Contexts::open(&config.data_dir, CONTEXT_BYTES_MAX, store).await?;
         let setup = BuildsSetup {
             data_dir: config.data_dir.clone(),
             socket: socket.to_owned(),

@@ -8,6 +8,7 @@ use super::ingest::{BodyStream, Received, Source};
 use super::{Chunk, Registry, RegistryError, Result, Session};
 use crate::metadata::{CommitBlob, CommitOutcome, UploadState};
 use crate::storage::{ObjectName, Upload};
+use crate::traces::Traced as _;
 
 /// A hasher that has seen what a session has.
 pub(super) struct Begun {
@@ -51,7 +52,7 @@ impl Registry {
         };
         // Only for bytes that were seen to be the right ones.
         let stored = state.stored && !begun.other_algorithm;
-        if stored && self.metadata.commit_blob(commit.clone()).await? == CommitOutcome::Committed {
+        if stored && self.commit(commit.clone()).await? == CommitOutcome::Committed {
             if state.offset > 0 || state.notes.is_some() || received.writer.is_some() {
                 self.store.discard_upload(session.id).await?;
             }
@@ -67,12 +68,17 @@ impl Registry {
             }
         }
         commit.key = Some(key.clone());
-        if self.metadata.commit_blob(commit).await? == CommitOutcome::Committed {
+        if self.commit(commit).await? == CommitOutcome::Committed {
             return Ok(());
         }
         // Cancelled or expired meanwhile: nobody may have doomed the object before it was there.
         self.metadata.doom_orphans(std::slice::from_ref(&key)).await?;
         Err(RegistryError::UploadUnknown(session.id))
+    }
+
+    async fn commit(&self, commit: CommitBlob) -> Result<CommitOutcome> {
+        let committing = self.metadata.commit_blob(commit);
+        Ok(committing.within(self.query("commit_blob")).await?)
     }
 
     async fn store_object(

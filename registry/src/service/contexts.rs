@@ -14,15 +14,20 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::BodyError;
 use super::builds::BuildError;
+use crate::storage::BlobStore;
 
 /// The largest context.
 pub(crate) const CONTEXT_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// How often room is asked for while a context comes in.
+const SPACE_EVERY_BYTES: u64 = 16 * 1024 * 1024;
 /// A context that no build claims is dropped after this.
 const UNCLAIMED_MAX: Duration = Duration::from_secs(3600);
 
 pub(crate) struct Contexts {
     directory: PathBuf,
     size_bytes_max: u64,
+    /// Lies beside, and says when there is no more room.
+    store: Option<Arc<dyn BlobStore>>,
     known: Mutex<HashMap<String, Context>>,
 }
 
@@ -35,7 +40,11 @@ struct Context {
 
 impl Contexts {
     /// Contexts don't outlive the server: whatever lies there belongs to builds that have failed.
-    pub(crate) async fn open(data_dir: &Path, size_bytes_max: u64) -> Result<Arc<Self>, BuildError> {
+    pub(crate) async fn open(
+        data_dir: &Path,
+        size_bytes_max: u64,
+        store: Option<Arc<dyn BlobStore>>,
+    ) -> Result<Arc<Self>, BuildError> {
         let directory = data_dir.join("contexts");
         let failed = |source| BuildError::File {
             path: directory.clone(),
@@ -49,6 +58,7 @@ impl Contexts {
         Ok(Arc::new(Self {
             directory,
             size_bytes_max,
+            store,
             known: Mutex::default(),
         }))
     }
@@ -75,7 +85,7 @@ impl Contexts {
             .open(&partial.path)
             .await
             .map_err(failed)?;
-        let mut size_bytes = 0;
+        let (mut size_bytes, mut room_until) = (0, 0);
         while let Some(piece) = body.next().await {
             let received_bytes = size_bytes;
             let piece = piece.map_err(|source| BuildError::ContextBroken {
@@ -85,6 +95,10 @@ impl Contexts {
             size_bytes += piece.len() as u64;
             if size_bytes > limit_bytes {
                 return Err(BuildError::ContextTooLarge { limit_bytes });
+            }
+            if size_bytes > room_until {
+                self.require_space().await?;
+                room_until = size_bytes + SPACE_EVERY_BYTES;
             }
             file.write_all(&piece).await.map_err(failed)?;
         }
@@ -148,6 +162,13 @@ impl Contexts {
         }
     }
 
+    async fn require_space(&self) -> Result<(), BuildError> {
+        match &self.store {
+            Some(store) => Ok(store.require_space().await?),
+            None => Ok(()),
+        }
+    }
+
     async fn drop_unclaimed(&self) {
         let old = |context: &Context| !context.claimed_once && context.created_at.elapsed() > UNCLAIMED_MAX;
         let dropped: Vec<String> = {
@@ -206,7 +227,7 @@ mod tests {
     #[tokio::test]
     async fn a_context_lives_as_long_as_its_builds() {
         let dir = tempfile::tempdir().unwrap();
-        let contexts = Contexts::open(dir.path(), 100).await.unwrap();
+        let contexts = Contexts::open(dir.path(), 100, None).await.unwrap();
         let created = contexts.create(None, body(&[b"ab", b"c"])).await.unwrap();
         assert_eq!(created.size_bytes, 3);
         contexts.claim(&created.id).unwrap();
@@ -222,7 +243,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_too_large_or_broken_leaves_nothing() {
         let dir = tempfile::tempdir().unwrap();
-        let contexts = Contexts::open(dir.path(), 4).await.unwrap();
+        let contexts = Contexts::open(dir.path(), 4, None).await.unwrap();
         let error = contexts.create(Some(5), body(&[])).await.unwrap_err();
         assert!(error.to_string().contains("exceeds 4 bytes"), "{error}");
         assert!(contexts.create(None, body(&[b"abc", b"de"])).await.is_err());

@@ -19,6 +19,7 @@ use crate::metadata::{Checkpoint, MetadataStore};
 use crate::storage::{
     ObjectName, Settle, Settled, StorageError, Upload, UploadId, UploadLog, UploadNotes, UploadWriter,
 };
+use crate::traces::Traced as _;
 
 /// A request's body.
 pub(crate) type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
@@ -113,7 +114,13 @@ impl Registry {
             recorded: (start, Instant::now()),
         };
         let _turn = self.receiving.begin();
-        ingest.run(first, &mut body).await?;
+        if let Err(error) = ingest.run(first, &mut body).await {
+            // A client that is told so can be told what to do about it.
+            if matches!(&error, RegistryError::Storage(error) if error.is_full()) {
+                drain(body).await;
+            }
+            return Err(error);
+        }
         Ok(Received {
             hasher: ingest.hasher,
             offset: ingest.offset,
@@ -274,7 +281,9 @@ impl Ingest<'_> {
             notes,
             release: false,
         };
-        if !self.registry.metadata.checkpoint_upload(checkpoint).await? {
+        let recording = self.registry.metadata.checkpoint_upload(checkpoint);
+        let span = self.registry.query("checkpoint_upload");
+        if !recording.within(span).await? {
             return Err(RegistryError::UploadUnknown(self.session.id));
         }
         self.recorded = (self.offset, Instant::now());
@@ -284,7 +293,7 @@ impl Ingest<'_> {
 
 /// Reads what is left of a refused request's body, within bounds: a connection that is closed over unread bytes is reset,
 /// and the client may never see the answer.
-pub(super) async fn drain(mut body: BodyStream) {
+pub(crate) async fn drain(mut body: BodyStream) {
     let reading = async {
         let mut read = 0;
         while let Some(Ok(piece)) = body.next().await

@@ -5,6 +5,7 @@ use oci::{Digest, RepoName, Tag};
 
 use super::{Principal, Registry, RegistryError, Result};
 use crate::metadata::{Referrer, ReferrersQuery};
+use crate::traces::Traced as _;
 
 /// Referrers in one page at most …
 const REFERRERS_MAX: u32 = 1000;
@@ -45,7 +46,8 @@ impl Registry {
         after: Option<&str>,
         limit: u32,
     ) -> Result<Page<Tag>> {
-        let tags = self.metadata.list_tags(repository, after, limit + 1).await?;
+        let listing = self.metadata.list_tags(repository, after, limit + 1);
+        let tags = listing.within(self.query("list_tags")).await?;
         let tags = tags.ok_or_else(|| RegistryError::NameUnknown(repository.clone()))?;
         Ok(Page::cut(tags, limit))
     }
@@ -72,7 +74,8 @@ impl Registry {
             loop {
                 // One more than fits tells whether there is a next page.
                 let wanted = (limit as usize + 1 - found.items.len()).min(SCANNED_MAX - scanned) as u32;
-                let names = self.metadata.list_repositories_in(&range, &after, wanted).await?;
+                let listing = self.metadata.list_repositories_in(&range, &after, wanted);
+                let names = listing.within(self.query("list_repositories")).await?;
                 let short = names.len() < wanted as usize;
                 scanned += names.len();
                 for name in names {
@@ -114,7 +117,9 @@ impl Registry {
             after,
             limit: REFERRERS_MAX + 1,
         };
-        let mut page = Page::cut(self.metadata.list_referrers(query).await?, REFERRERS_MAX);
+        let listing = self.metadata.list_referrers(query);
+        let referrers = listing.within(self.query("list_referrers")).await?;
+        let mut page = Page::cut(referrers, REFERRERS_MAX);
         let mut bytes = 0;
         let fitting = page.items.iter().take_while(|referrer| {
             bytes += referrer.descriptor.len() + 1;

@@ -8,6 +8,7 @@ use oci::{Algorithm, Digest, Manifest, Reference, RepoName, Tag};
 
 use super::{Registry, RegistryError, Result};
 use crate::metadata::{DeleteOutcome, Origin, PutManifest, PutOutcome, StoredManifest};
+use crate::traces::{self, Traced as _};
 
 /// A manifest as it was sent.
 #[derive(Clone, Debug)]
@@ -43,8 +44,11 @@ impl Registry {
         };
         if self.metadata.is_shared() {
             let found = match reference {
-                Reference::Digest(digest) => self.metadata.find_manifest(repository, digest).await?,
-                Reference::Tag(tag) => self.metadata.find_tagged(repository, tag).await?,
+                Reference::Digest(digest) => self.find_manifest(repository, digest).await?,
+                Reference::Tag(tag) => {
+                    let finding = self.metadata.find_tagged(repository, tag);
+                    finding.within(self.query("find_tagged")).await?
+                }
             };
             return found.map(Arc::new).ok_or_else(unknown);
         }
@@ -56,10 +60,15 @@ impl Registry {
             Ok(manifest) => return Ok(manifest),
             Err(slot) => slot,
         };
-        let found = self.metadata.find_manifest(repository, &digest).await?;
+        let found = self.find_manifest(repository, &digest).await?;
         let manifest = Arc::new(found.ok_or_else(unknown)?);
         self.caches.manifests.put(slot, Arc::clone(&manifest));
         Ok(manifest)
+    }
+
+    async fn find_manifest(&self, repository: &RepoName, digest: &Digest) -> Result<Option<StoredManifest>> {
+        let finding = self.metadata.find_manifest(repository, digest);
+        Ok(finding.within(self.query("find_manifest")).await?)
     }
 
     /// What a tag names.
@@ -68,7 +77,8 @@ impl Registry {
             Ok(digest) => return Ok(Some(*digest)),
             Err(slot) => slot,
         };
-        let digest = self.metadata.resolve_tag(repository, tag).await?;
+        let resolving = self.metadata.resolve_tag(repository, tag);
+        let digest = resolving.within(self.query("resolve_tag")).await?;
         if let Some(digest) = digest {
             self.caches.tags.put(slot, Arc::new(digest));
         }
@@ -95,10 +105,11 @@ impl Registry {
         let put = self.put_of(push, actual, manifest);
         let room = self.room(&repository, put.bytes.len() as u64).await?;
         let registry = Arc::clone(self);
-        tokio::spawn(async move {
+        traces::spawn(async move {
             let _room = room;
             let tags = put.tags.clone();
-            let outcome = registry.metadata.put_manifest(put).await?;
+            let putting = registry.metadata.put_manifest(put);
+            let outcome = putting.within(registry.query("put_manifest")).await?;
             registry.caches.manifests.changed(&repository, actual);
             for tag in &tags {
                 registry.caches.tags.changed(&repository, tag);
@@ -171,10 +182,11 @@ impl Registry {
         }
         let (registry, repository, reference) = (Arc::clone(self), repository.clone(), reference.clone());
         let actor = actor.to_owned();
-        tokio::spawn(async move {
+        traces::spawn(async move {
             let outcome = match &reference {
                 Reference::Tag(tag) => {
-                    let deleted = registry.metadata.delete_tag(&repository, tag, &actor).await?;
+                    let deleting = registry.metadata.delete_tag(&repository, tag, &actor);
+                    let deleted = deleting.within(registry.query("delete_tag")).await?;
                     registry.caches.tags.changed(&repository, tag);
                     if deleted {
                         DeleteOutcome::Deleted
@@ -184,10 +196,10 @@ impl Registry {
                 }
                 Reference::Digest(digest) => {
                     let immutable = registry.policies.immutable_patterns(&repository);
-                    let outcome = registry
+                    let deleting = registry
                         .metadata
-                        .delete_manifest(&repository, digest, &immutable, &actor)
-                        .await?;
+                        .delete_manifest(&repository, digest, &immutable, &actor);
+                    let outcome = deleting.within(registry.query("delete_manifest")).await?;
                     registry.caches.manifests.changed(&repository, digest);
                     // Its tags went with it, whichever they were.
                     registry.caches.tags.all_changed();

@@ -28,11 +28,13 @@ pub(crate) mod webhooks;
 
 use std::sync::Arc;
 
+use tracing::Span;
+
 pub(crate) use access::{Action, Principal, Tokens};
 pub(crate) use blobs::OpenBlob;
 pub(crate) use building::Building;
 pub(crate) use error::{BodyError, RegistryError, Result};
-pub(crate) use ingest::BodyStream;
+pub(crate) use ingest::{BodyStream, drain};
 pub(crate) use jobs::{JobMetrics, Jobs};
 pub(crate) use manifests::PushManifest;
 pub(crate) use uploads::{Chunk, Session};
@@ -41,6 +43,7 @@ pub(crate) use webhooks::Webhooks;
 use crate::config::Limits;
 use crate::metadata::MetadataStore;
 use crate::storage::BlobStore;
+use crate::traces;
 use cached::Caches;
 pub(crate) use collection::CollectionMetrics;
 use collection::PullCounts;
@@ -53,6 +56,8 @@ pub(crate) struct Registry {
     pub(crate) limits: Limits,
     /// Accept indexes whose manifests are not all here.
     sparse_indexes: bool,
+    /// The database's name in traces.
+    database: &'static str,
     /// Whether events are also for webhooks.
     webhooks: bool,
     caches: Caches,
@@ -74,6 +79,7 @@ impl Registry {
             metadata,
             store,
             sparse_indexes,
+            database: if shared { "postgresql" } else { "sqlite" },
             webhooks: false,
             caches: Caches::new(limits.review_delay, shared),
             limits,
@@ -95,6 +101,11 @@ impl Registry {
     pub(crate) fn with_policies(mut self, policies: Policies) -> Self {
         self.policies = policies;
         self
+    }
+
+    /// A call of the database in the traces.
+    fn query(&self, operation: &'static str) -> Span {
+        traces::query(self.database, operation)
     }
 
     fn tells_events(&self) -> bool {

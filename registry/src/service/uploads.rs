@@ -14,6 +14,7 @@ use super::{Registry, RegistryError, Result};
 use crate::metadata::{Checkpoint, ClaimOutcome, ClaimUpload, Closing, NewUpload, UploadState};
 use crate::report::chain;
 use crate::storage::UploadId;
+use crate::traces::{self, Traced as _};
 
 /// How often, and how many times, a session is tried again that another request is just leaving.
 const BUSY_PAUSE: Duration = Duration::from_millis(50);
@@ -44,6 +45,7 @@ impl Registry {
     ) -> Result<UploadId> {
         self.require_writable(repository)?;
         self.require_room(repository).await?;
+        self.store.require_space().await?;
         let id = UploadId::random();
         let upload = NewUpload {
             id,
@@ -52,7 +54,8 @@ impl Registry {
             algorithm,
             closing: None,
         };
-        self.metadata.create_upload(upload).await?;
+        let creating = self.metadata.create_upload(upload);
+        creating.within(self.query("create_upload")).await?;
         Ok(id)
     }
 
@@ -63,7 +66,8 @@ impl Registry {
 
     /// How many bytes a session has.
     pub(crate) async fn upload_offset(&self, session: &Session) -> Result<u64> {
-        let found = self.metadata.find_upload(session.id, &session.repository).await?;
+        let finding = self.metadata.find_upload(session.id, &session.repository);
+        let found = finding.within(self.query("find_upload")).await?;
         found
             .map(|state| state.offset)
             .ok_or(RegistryError::UploadUnknown(session.id))
@@ -71,12 +75,9 @@ impl Registry {
 
     pub(crate) async fn cancel_upload(self: &Arc<Self>, session: Session) -> Result<()> {
         let registry = Arc::clone(self);
-        tokio::spawn(async move {
-            if !registry
-                .metadata
-                .cancel_upload(session.id, &session.repository)
-                .await?
-            {
+        traces::spawn(async move {
+            let cancelling = registry.metadata.cancel_upload(session.id, &session.repository);
+            if !cancelling.within(registry.query("cancel_upload")).await? {
                 return Err(RegistryError::UploadUnknown(session.id));
             }
             Ok(registry.store.discard_upload(session.id).await?)
@@ -93,7 +94,7 @@ impl Registry {
     ) -> Result<u64> {
         self.require_writable(&session.repository)?;
         let registry = Arc::clone(self);
-        tokio::spawn(async move {
+        traces::spawn(async move {
             let state = match registry.claim(&session, chunk.offset, None).await {
                 Ok(state) => state,
                 Err(refusal) => return refuse(refusal, body).await,
@@ -117,7 +118,7 @@ impl Registry {
     ) -> Result<()> {
         self.require_writable(&session.repository)?;
         let registry = Arc::clone(self);
-        tokio::spawn(async move {
+        traces::spawn(async move {
             let key = registry.store.new_name(&expected);
             let closing = Closing {
                 digest: expected,
@@ -154,7 +155,7 @@ impl Registry {
     ) -> Result<()> {
         self.require_writable(repository)?;
         let (registry, repository, actor) = (Arc::clone(self), repository.clone(), actor.to_owned());
-        tokio::spawn(async move {
+        traces::spawn(async move {
             let session = Session {
                 id: UploadId::random(),
                 repository,
@@ -170,7 +171,8 @@ impl Registry {
                     key: key.clone(),
                 }),
             };
-            let stored = registry.metadata.create_upload(upload).await?;
+            let creating = registry.metadata.create_upload(upload);
+            let stored = creating.within(registry.query("create_upload")).await?;
             let state = UploadState {
                 algorithm: expected.algorithm(),
                 offset: 0,
@@ -204,7 +206,8 @@ impl Registry {
             closing,
         };
         for _ in 0..BUSY_TRIES {
-            match self.metadata.claim_upload(claim.clone()).await? {
+            let claiming = self.metadata.claim_upload(claim.clone());
+            match claiming.within(self.query("claim_upload")).await? {
                 ClaimOutcome::Claimed(state) => return Ok(state),
                 ClaimOutcome::Unknown => return Err(RegistryError::UploadUnknown(session.id)),
                 ClaimOutcome::WrongOffset(offset) => {
@@ -255,7 +258,8 @@ impl Registry {
             notes,
             release: true,
         };
-        if !self.metadata.checkpoint_upload(checkpoint).await? {
+        let recording = self.metadata.checkpoint_upload(checkpoint);
+        if !recording.within(self.query("checkpoint_upload")).await? {
             return Err(RegistryError::UploadUnknown(session.id));
         }
         Ok(received.offset)

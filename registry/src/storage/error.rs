@@ -32,6 +32,10 @@ pub(crate) enum StorageError {
         upload: UploadId,
         source: Box<dyn Error + Send + Sync>,
     },
+    #[error(
+        "the server's disk is nearly full: {free} bytes are free, and {reserve} are kept for its own work"
+    )]
+    Reserved { free: u64, reserve: u64 },
     #[error("upload {0} has ended or has another writer")]
     NotWriter(UploadId),
 }
@@ -42,12 +46,11 @@ impl StorageError {
         matches!(self, Self::Object { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Whether the disk is full.
+    /// Whether the disk is full, or as full as it may be.
     pub(crate) fn is_full(&self) -> bool {
-        matches!(
-            self.kind(),
-            Some(io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-        )
+        use io::ErrorKind as K;
+        matches!(self, Self::Reserved { .. })
+            || matches!(self.kind(), Some(K::StorageFull | K::QuotaExceeded))
     }
 
     /// Whether the store may answer again in a moment.
@@ -64,7 +67,9 @@ impl StorageError {
             Self::Object { source, .. } | Self::Upload { source, .. } | Self::Store { source, .. } => {
                 Some(source.kind())
             }
-            Self::Truncated { .. } | Self::Unrecorded { .. } | Self::NotWriter(_) => None,
+            Self::Truncated { .. } | Self::Unrecorded { .. } | Self::Reserved { .. } | Self::NotWriter(_) => {
+                None
+            }
         }
     }
 }

@@ -147,6 +147,14 @@ impl BlobStore for Faulty {
         Ok(None)
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>> {
+        self.inner.free_bytes().await
+    }
+
+    async fn require_space(&self) -> Result<()> {
+        self.inner.require_space().await
+    }
+
     async fn link(&self, key: &ObjectName) -> Result<Option<String>> {
         self.inner.link(key).await
     }

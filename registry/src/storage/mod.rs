@@ -7,7 +7,9 @@ mod error;
 #[cfg(test)]
 pub(crate) mod faulty;
 pub(crate) mod filesystem;
+mod metrics;
 mod names;
+mod observed;
 pub(crate) mod s3;
 #[cfg(test)]
 pub(crate) mod suite;
@@ -23,7 +25,9 @@ use futures::Stream;
 use oci::{Algorithm, Digest, Hasher};
 
 pub(crate) use error::StorageError;
+pub(crate) use metrics::StoreMetrics;
 pub(crate) use names::{ObjectName, UploadId, UploadNotes};
+pub(crate) use observed::Observed;
 
 pub(crate) type Result<T, E = StorageError> = std::result::Result<T, E>;
 
@@ -53,6 +57,10 @@ pub(crate) trait BlobStore: Files {
     async fn size(&self, key: &ObjectName) -> Result<u64>;
     /// An object as a file of this machine, where the store keeps it as one.
     async fn file(&self, key: &ObjectName) -> Result<Option<Arc<File>>>;
+    /// What the store can still take, where it has an end.
+    async fn free_bytes(&self) -> Result<Option<u64>>;
+    /// Fails while the store takes no more blobs because it is nearly full.
+    async fn require_space(&self) -> Result<()>;
     /// A URL at which a client gets an object's bytes without this server, where that is wanted.
     async fn link(&self, key: &ObjectName) -> Result<Option<String>>;
     /// Deletes an object; one that isn't there is deleted already.

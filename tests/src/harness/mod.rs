@@ -2,6 +2,7 @@
 
 pub(crate) mod balancer;
 pub(crate) mod build;
+pub(crate) mod collector;
 pub(crate) mod containerd;
 pub(crate) mod engine;
 pub(crate) mod http;

@@ -218,6 +218,12 @@ impl Server {
         Request::new(method, self.address, target)
     }
 
+    /// What Prometheus would read.
+    pub(crate) fn metrics(&self) -> String {
+        let answer = self.request("GET", "/metrics").send().expect(200);
+        String::from_utf8(answer.body).expect("metrics are text")
+    }
+
     /// `layeryard` as a client of this server.
     pub(crate) fn layeryard<A: AsRef<std::ffi::OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Tool {
         Tool::layeryard().env("LAYERYARD_SERVER", self.url()).args(args)

@@ -2,8 +2,11 @@
 //! are told of pushes, a stop is orderly.
 
 mod integrity;
+mod limits;
 mod observed;
 mod power;
 mod shutdown;
 mod sink;
+mod space;
+mod traces;
 mod webhooks;

@@ -51,6 +51,40 @@ fn every_metric_of_the_dashboard_is_measured() {
     assert_eq!(value(&metrics, "layeryard_uploads_running"), 0);
 }
 
+/// docs/metrics.md has what there is, and nothing else.
+#[test]
+fn every_metric_is_documented() {
+    let server = Server::start();
+    Image::small(9610).push(&server, "app", "v1");
+    let measured: BTreeSet<String> = server
+        .metrics()
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE ")?.rsplit_once(' '))
+        .map(|(name, kind)| format!("| `{name}` | {kind} |"))
+        .collect();
+    let document = fs::read_to_string(paths::root().join("docs/metrics.md")).expect("the document");
+    assert!(measured.len() > 20, "{measured:?}");
+    for row in &measured {
+        assert!(document.contains(row), "docs/metrics.md lacks {row}");
+    }
+    let source: String = walkdir::WalkDir::new(paths::root().join("registry/src"))
+        .into_iter()
+        .filter_map(|entry| fs::read_to_string(entry.expect("the source").path()).ok())
+        .collect();
+    for line in document.lines() {
+        if let Some((name, _)) = line
+            .strip_prefix("| `layeryard_")
+            .and_then(|row| row.split_once('`'))
+        {
+            let quoted = format!("\"{name}\"");
+            assert!(
+                source.contains(&quoted),
+                "docs/metrics.md has {name}, the server not"
+            );
+        }
+    }
+}
+
 fn value(metrics: &str, name: &str) -> u64 {
     let line = metrics.lines().find(|line| line.split(' ').next() == Some(name));
     let text = line.and_then(|line| line.split(' ').nth(1));

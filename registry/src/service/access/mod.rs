@@ -28,6 +28,7 @@ use oci::RepoName;
 pub(crate) use oci::access::Action;
 
 pub(crate) use gate::{AccessError, Arrival, Gate, Shown};
+pub(crate) use limiter::network;
 pub(crate) use manage::ManageError;
 pub(crate) use rules::{Rules, Scope};
 pub(crate) use token_service::{GrantedToken, TokenRequest};

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use oci::RepoName;
 
+use crate::storage::StorageError;
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BuildError {
     #[error("build {0} is not known: finished builds are kept for some days only")]
@@ -46,6 +48,8 @@ pub(crate) enum BuildError {
         expected: u64,
         first: u64,
     },
+    #[error(transparent)]
+    NoRoom(#[from] StorageError),
     #[error("cannot use {}: {source}", path.display())]
     File { path: PathBuf, source: std::io::Error },
 }

@@ -33,7 +33,7 @@ async fn open(dir: &std::path::Path) -> Arc<Builds> {
         socket: dir.join("api.sock"),
         worker: Some(worker),
         limits,
-        contexts: Contexts::open(dir, 1000).await.unwrap(),
+        contexts: Contexts::open(dir, 1000, None).await.unwrap(),
         tokens: Arc::new(Tokens::new()),
     };
     Builds::open(setup).await.unwrap()

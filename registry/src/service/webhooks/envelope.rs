@@ -1,9 +1,13 @@
 //! The JSON of a notification, field by field as distribution 3 writes it.
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::filter::BLOB_MEDIA_TYPE;
+use super::notice::{Action, Notice, Subject};
 use crate::metadata::{Change, Event, Origin};
 
 pub(super) const MEDIA_TYPE: &str = "application/vnd.docker.distribution.events.v2+json";
@@ -18,7 +22,7 @@ pub(super) struct Source {
 
 #[derive(Serialize)]
 struct Envelope<'a> {
-    events: [Notification<'a>; 1],
+    events: Vec<Notification<'a>>,
 }
 
 #[derive(Serialize)]
@@ -45,6 +49,8 @@ struct Target {
     length: Option<u64>,
     repository: String,
     #[serde(skip_serializing_if = "Option::is_none")]
+    from_repository: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tag: Option<String>,
@@ -56,7 +62,7 @@ struct Request<'a> {
     addr: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     host: &'a str,
-    method: &'static str,
+    method: &'a str,
     useragent: &'a str,
 }
 
@@ -83,21 +89,68 @@ pub(super) fn of(event: &Event, source: &Source) -> Vec<String> {
         Change::Delete { actor, .. } | Change::Untag { actor, .. } => ("delete", actor, Request::default()),
     };
     let notification = |target| {
-        let envelope = Envelope {
-            events: [Notification {
-                id: uuid::Uuid::new_v4().to_string(),
-                timestamp: timestamp(event.at),
-                action,
-                target,
-                request: Request { ..request },
-                actor: Actor { name: actor },
-                source,
-            }],
-        };
-        // Nothing in it can fail to be written.
-        serde_json::to_string(&envelope).unwrap_or_default()
+        written(vec![Notification {
+            id: uuid::Uuid::new_v4().to_string(),
+            timestamp: timestamp(event.at),
+            action,
+            target,
+            request: Request { ..request },
+            actor: Actor { name: actor },
+            source,
+        }])
     };
     targets.into_iter().map(notification).collect()
+}
+
+/// Several notices at once, as the format allows.
+pub(super) fn of_notices(notices: &[Arc<Notice>], source: &Source) -> String {
+    let events = notices.iter().map(|notice| Notification {
+        id: uuid::Uuid::new_v4().to_string(),
+        timestamp: notice.at.format(&Rfc3339).unwrap_or_default(),
+        action: notice.action.name(),
+        target: target(notice),
+        request: Request {
+            method: notice.request.method.as_str(),
+            ..request(&notice.request.origin)
+        },
+        actor: Actor {
+            name: &notice.request.actor,
+        },
+        source,
+    });
+    written(events.collect())
+}
+
+fn target(notice: &Notice) -> Target {
+    let (repository, digest) = (notice.repository.to_string(), notice.digest);
+    let (kind, media_type, tag, from) = match &notice.subject {
+        Subject::Manifest { media_type, tag } => ("manifests", media_type.as_str(), tag.as_ref(), None),
+        Subject::Blob { from } => ("blobs", BLOB_MEDIA_TYPE, None, from.as_ref()),
+    };
+    // Of what is gone there is nothing to say but what it was.
+    if notice.action == Action::Delete {
+        return Target {
+            digest: Some(digest.to_string()),
+            repository,
+            ..Target::default()
+        };
+    }
+    let host = &notice.request.origin.host;
+    Target {
+        media_type: Some(media_type.to_owned()),
+        digest: Some(digest.to_string()),
+        size: notice.size,
+        length: notice.size,
+        url: (!host.is_empty()).then(|| format!("http://{host}/v2/{repository}/{kind}/{digest}")),
+        tag: tag.map(ToString::to_string),
+        from_repository: from.map(ToString::to_string),
+        repository,
+    }
+}
+
+fn written(events: Vec<Notification<'_>>) -> String {
+    // Nothing in it can fail to be written.
+    serde_json::to_string(&Envelope { events }).unwrap_or_default()
 }
 
 fn targets(event: &Event) -> Vec<Target> {
@@ -126,6 +179,7 @@ fn targets(event: &Event) -> Vec<Target> {
                 repository: repository.clone(),
                 url: url.clone(),
                 tag,
+                from_repository: None,
             };
             tags.into_iter().map(target).collect()
         }

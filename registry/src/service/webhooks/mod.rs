@@ -2,15 +2,18 @@
 //!
 //! Events come from the outbox, so none is lost and none told that did not happen. A job in one process at a time turns
 //! them into deliveries, one for each endpoint that wants them, and sends those in order; a delivery is forgotten when it
-//! was answered with 2xx. So each arrives at least once, and may arrive twice.
+//! was answered with 2xx. So each arrives at least once, and may arrive twice. What happens too often for that, or
+//! changes nothing, is told once or not at all (`notice.rs`).
 
 mod envelope;
 mod filter;
+pub(crate) mod notice;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
+use prometheus_client::metrics::counter::Counter;
 
 use super::jobs::{JobError, Next, Scope, Turn};
 use super::{Jobs, Result};
@@ -18,6 +21,7 @@ use crate::config::WebhookConfig;
 use crate::metadata::{Delivery, MetadataStore};
 use crate::report::chain;
 use envelope::Source;
+pub(crate) use notice::Notices;
 
 const ROUND: Duration = Duration::from_millis(500);
 /// After this long a turn ends, so that its time and its failures are told now and then.
@@ -26,12 +30,14 @@ const EVENTS_AT_ONCE: u32 = 100;
 const DELIVERIES_AT_ONCE: u32 = 100;
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
-/// What an answer's head must say for the delivery to count.
+/// The endpoints, and what they have not been told yet.
 pub(crate) struct Webhooks {
     metadata: Arc<dyn MetadataStore>,
     client: reqwest::Client,
     endpoints: Vec<WebhookConfig>,
     source: Source,
+    /// By which this server is told of.
+    address: String,
 }
 
 impl Webhooks {
@@ -47,8 +53,14 @@ impl Webhooks {
                 .redirect(reqwest::redirect::Policy::none())
                 .build()?,
             endpoints,
-            source: Source::new(address),
+            source: Source::new(address.clone()),
+            address,
         })
+    }
+
+    /// What is told besides, as it happens. None: nobody wants to know.
+    pub(crate) fn notices(&self, dropped: Counter) -> Option<Notices> {
+        Notices::start(&self.client, &self.endpoints, &self.address, dropped)
     }
 
     /// Sends for the life of the server.
@@ -118,7 +130,7 @@ impl Webhooks {
             if turn.is_stopping() {
                 return;
             }
-            let outcome = self.send(endpoint, &delivery).await;
+            let outcome = post(&self.client, endpoint, delivery.body.clone()).await;
             let recorded = match &outcome {
                 Ok(()) => self.metadata.finish_delivery(delivery.id).await,
                 Err(problem) => self.failed(endpoint, &delivery, problem).await,
@@ -135,23 +147,6 @@ impl Webhooks {
                 return;
             }
         }
-    }
-
-    async fn send(&self, endpoint: &WebhookConfig, delivery: &Delivery) -> Result<(), String> {
-        let mut request = self
-            .client
-            .post(&endpoint.url)
-            .timeout(endpoint.timeout)
-            .header(http::header::CONTENT_TYPE, envelope::MEDIA_TYPE)
-            .body(delivery.body.clone());
-        for (name, value) in &endpoint.headers {
-            request = request.header(name, value.reveal());
-        }
-        let answer = request.send().await.map_err(|error| chain(&error))?;
-        if answer.status().is_success() {
-            return Ok(());
-        }
-        Err(format!("it answered {}", answer.status()))
     }
 
     async fn failed(
@@ -184,4 +179,21 @@ impl Webhooks {
         let micros = i64::try_from(delay.as_micros()).unwrap_or(i64::MAX);
         self.metadata.retry_delivery(delivery.id, micros).await
     }
+}
+
+/// Sends an envelope; an error says what was wrong with that.
+async fn post(client: &reqwest::Client, endpoint: &WebhookConfig, body: String) -> Result<(), String> {
+    let mut request = client
+        .post(&endpoint.url)
+        .timeout(endpoint.timeout)
+        .header(http::header::CONTENT_TYPE, envelope::MEDIA_TYPE)
+        .body(body);
+    for (name, value) in &endpoint.headers {
+        request = request.header(name, value.reveal());
+    }
+    let answer = request.send().await.map_err(|error| chain(&error))?;
+    if answer.status().is_success() {
+        return Ok(());
+    }
+    Err(format!("it answered {}", answer.status()))
 }

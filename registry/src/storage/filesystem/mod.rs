@@ -14,6 +14,7 @@
 
 mod files;
 mod read;
+mod space;
 mod write;
 
 use std::fs::{self, File};
@@ -31,6 +32,7 @@ use super::{
     blocking,
 };
 pub(super) use read::FileStream;
+use space::Space;
 
 const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 
@@ -38,12 +40,17 @@ const ALGORITHMS: [Algorithm; 2] = [Algorithm::Sha256, Algorithm::Sha512];
 #[derive(Clone)]
 pub(crate) struct Filesystem {
     root: Arc<Path>,
+    /// What must stay free. None: nobody said.
+    reserve: Option<u64>,
 }
 
 impl Filesystem {
     /// Opens the store, making its directories where they are missing.
     pub(crate) async fn open(root: &Path) -> Result<Self> {
-        let store = Self { root: root.into() };
+        let store = Self {
+            root: root.into(),
+            reserve: None,
+        };
         let made = store.clone();
         blocking(move || {
             made.make_directories()
@@ -51,6 +58,27 @@ impl Filesystem {
         })
         .await?;
         Ok(store)
+    }
+
+    /// Takes no blobs that would leave fewer bytes free than this.
+    pub(crate) fn with_reserve(self, bytes: Option<u64>) -> Self {
+        Self {
+            reserve: bytes,
+            ..self
+        }
+    }
+
+    /// To be called before bytes are written, on a thread that may block.
+    fn require_space_for(&self, bytes: u64) -> Result<()> {
+        let space = Space::at(&self.root).map_err(self.failed("asking for its free space"))?;
+        let reserve = space.reserve(self.reserve);
+        if space.free < reserve.saturating_add(bytes) {
+            return Err(StorageError::Reserved {
+                free: space.free,
+                reserve,
+            });
+        }
+        Ok(())
     }
 
     fn make_directories(&self) -> io::Result<()> {
@@ -136,7 +164,12 @@ impl BlobStore for Filesystem {
 
     async fn put(&self, upload: UploadId, key: &ObjectName, data: Vec<Bytes>) -> Result<()> {
         let (from, to) = (self.upload_path(upload), self.object_path(key));
-        blocking(move || write::put(upload, &from, &to, &data)).await
+        let store = self.clone();
+        blocking(move || {
+            store.require_space_for(length_of(&data))?;
+            write::put(upload, &from, &to, &data)
+        })
+        .await
     }
 
     async fn open_upload(&self, upload: Upload, _: Box<dyn UploadLog>) -> Result<Box<dyn UploadWriter>> {
@@ -210,6 +243,18 @@ impl BlobStore for Filesystem {
         read::open(&self.object_path(key), key).await.map(Some)
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>> {
+        let store = self.clone();
+        let found =
+            blocking(move || Space::at(&store.root).map_err(store.failed("asking for its free space")));
+        Ok(Some(found.await?.free))
+    }
+
+    async fn require_space(&self) -> Result<()> {
+        let store = self.clone();
+        blocking(move || store.require_space_for(0)).await
+    }
+
     async fn link(&self, _: &ObjectName) -> Result<Option<String>> {
         Ok(None)
     }
@@ -240,6 +285,10 @@ impl BlobStore for Filesystem {
         let (store, uuid) = (self.clone(), uuid.to_owned());
         blocking(move || store.adopt(&uuid).map_err(store.failed("reading store-id"))).await
     }
+}
+
+fn length_of(data: &[Bytes]) -> u64 {
+    data.iter().map(|piece| piece.len() as u64).sum()
 }
 
 /// Makes a directory's entries durable.

@@ -10,7 +10,9 @@ use bytes::Bytes;
 use oci::{Algorithm, Hasher};
 use rustix::fs::Advice;
 
-use super::{Filesystem, ObjectName, Result, StorageError, UploadId, UploadWriter, blocking, sync_directory};
+use super::{
+    Filesystem, ObjectName, Result, StorageError, UploadId, UploadWriter, blocking, length_of, sync_directory,
+};
 use crate::storage::{Settle, Settled};
 
 /// After this many bytes the kernel is asked to begin writing them out, so that the closing fsync finds little to do.
@@ -79,10 +81,13 @@ impl FileWriter {
 impl UploadWriter for FileWriter {
     async fn append(&mut self, data: Vec<Bytes>) -> Result<()> {
         let mut open = self.take()?;
-        let upload = self.upload;
-        let open = blocking(move || match open.append(&data) {
-            Ok(()) => Ok(open),
-            Err(source) => Err(failed(upload, "writing it")(source)),
+        let (upload, store) = (self.upload, self.store.clone());
+        let open = blocking(move || {
+            store.require_space_for(length_of(&data))?;
+            match open.append(&data) {
+                Ok(()) => Ok(open),
+                Err(source) => Err(failed(upload, "writing it")(source)),
+            }
         })
         .await?;
         self.open = Some(open);
@@ -107,7 +112,7 @@ impl UploadWriter for FileWriter {
 impl OpenFile {
     fn append(&mut self, data: &[Bytes]) -> io::Result<()> {
         write_all(&mut self.file, data)?;
-        self.offset += data.iter().map(|piece| piece.len() as u64).sum::<u64>();
+        self.offset += length_of(data);
         if self.offset - self.flushed >= WRITE_BEHIND_BYTES {
             // DONTNEED starts writing out dirty pages and leaves them cached, as sync_file_range(WRITE) would (which
             // rustix lacks); only clean pages are dropped, and these are fresh. It is a hint: failing is harmless.

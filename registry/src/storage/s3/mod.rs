@@ -241,6 +241,14 @@ impl BlobStore for S3 {
         Ok(None)
     }
 
+    async fn free_bytes(&self) -> Result<Option<u64>> {
+        Ok(None)
+    }
+
+    async fn require_space(&self) -> Result<()> {
+        Ok(())
+    }
+
     async fn link(&self, key: &ObjectName) -> Result<Option<String>> {
         let Some((client, ttl)) = &self.signing else {
             return Ok(None);
