@@ -14,7 +14,8 @@ use crate::storage::{Files, ObjectName};
 impl Files for S3 {
     async fn put_file(&self, name: &str, data: Bytes) -> Result<()> {
         let key = ObjectName::new(name);
-        self.put_object(&key, data.len() as u64, SdkBody::from(data).into())
+        let crc32 = crc32fast::hash(&data);
+        self.put_object(&key, data.len() as u64, crc32, SdkBody::from(data).into())
             .await
             .map_err(self.failed("writing a record"))
     }

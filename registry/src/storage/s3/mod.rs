@@ -36,6 +36,8 @@ use async_trait::async_trait;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_sdk_s3::primitives::{ByteStream as Body, SdkBody};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures::StreamExt;
 use oci::{Algorithm, Digest, Hasher};
@@ -116,11 +118,14 @@ impl S3 {
         }
     }
 
-    async fn put_object(&self, key: &ObjectName, length: u64, body: Body) -> io::Result<()> {
+    /// Stores `length` bytes. The server is told their checksum: one that goes on with a request whose connection broke in
+    /// the middle would else put a piece of the bytes in the place of what the next attempt has stored.
+    async fn put_object(&self, key: &ObjectName, length: u64, crc32: u32, body: Body) -> io::Result<()> {
         let put = self.client.put_object().bucket(&*self.bucket);
         put.key(self.full(key.as_str()))
             .content_length(i64::try_from(length).unwrap_or(i64::MAX))
             .content_type("application/octet-stream")
+            .checksum_crc32(BASE64_STANDARD.encode(crc32.to_be_bytes()))
             .body(body)
             .send()
             .await
@@ -176,7 +181,8 @@ impl BlobStore for S3 {
 
     async fn put(&self, _: UploadId, key: &ObjectName, data: Vec<Bytes>) -> Result<()> {
         let data = Bytes::from(data.concat());
-        self.put_object(key, data.len() as u64, SdkBody::from(data).into())
+        let crc32 = crc32fast::hash(&data);
+        self.put_object(key, data.len() as u64, crc32, SdkBody::from(data).into())
             .await
             .map_err(self.object_failed(key, "storing it"))
     }

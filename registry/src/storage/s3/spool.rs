@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::pin::Pin;
@@ -16,6 +17,9 @@ use http_body::{Frame, SizeHint};
 
 use crate::storage::filesystem::FileStream;
 use crate::storage::{ObjectName, StorageError, blocking};
+
+/// How much is read at once for a checksum.
+const CHECKED_BYTES: usize = 64 * 1024;
 
 pub(super) struct Spool {
     file: Arc<File>,
@@ -70,10 +74,32 @@ impl Spool {
         .await
     }
 
+    /// The checksum of [`Spool::body`].
+    pub(super) async fn crc32(&self, whole: bool) -> io::Result<u32> {
+        let (file, range) = (Arc::clone(&self.file), self.range(whole));
+        blocking(move || {
+            let mut hasher = crc32fast::Hasher::new();
+            let mut buffer = vec![0; CHECKED_BYTES];
+            let mut at = range.start;
+            while at < range.end {
+                let length = CHECKED_BYTES.min(usize::try_from(range.end - at).unwrap_or(CHECKED_BYTES));
+                file.read_exact_at(&mut buffer[..length], at)?;
+                hasher.update(&buffer[..length]);
+                at += length as u64;
+            }
+            Ok(hasher.finalize())
+        })
+        .await
+    }
+
+    fn range(&self, whole: bool) -> Range<u64> {
+        let start = if whole { 0 } else { self.hole };
+        start..self.total()
+    }
+
     /// All bytes, without the hole's unless `whole`, as a request's body.
     pub(super) fn body(&self, key: &ObjectName, whole: bool) -> ByteStream {
-        let (file, key) = (Arc::clone(&self.file), key.clone());
-        let range = if whole { 0 } else { self.hole }..self.total();
+        let (file, key, range) = (Arc::clone(&self.file), key.clone(), self.range(whole));
         ByteStream::new(SdkBody::retryable(move || {
             SdkBody::from_body_1_x(Body {
                 rest: range.end - range.start,

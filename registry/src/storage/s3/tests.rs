@@ -164,6 +164,24 @@ async fn a_part_that_another_writer_overwrote_is_not_completed() {
 }
 
 /// The answer to a completion can be lost: the second attempt finds the object.
+/// An attempt of which the server has got a piece must not take the place of the next one, which it got whole.
+#[tokio::test]
+async fn bytes_that_are_not_those_announced_are_refused() {
+    let server = Server::start().await;
+    let store = server.store().await;
+    let key = ObjectName::new("d/checked".to_owned());
+    let whole = Bytes::from_static(b"all of it");
+    store
+        .put(UploadId::random(), &key, vec![whole.clone()])
+        .await
+        .unwrap();
+    let piece = SdkBody::from(&whole[..3]).into();
+    let refused = store.put_object(&key, 3, crc32fast::hash(&whole), piece).await;
+    assert!(refused.is_err(), "the server does not look at the checksum");
+    let mut stored = store.read(&key, 0..whole.len() as u64).await.unwrap();
+    assert_eq!(stored.next().await.unwrap().unwrap(), whole);
+}
+
 #[tokio::test]
 async fn completing_twice_succeeds() {
     let server = Server::start().await;

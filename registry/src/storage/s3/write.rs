@@ -166,8 +166,10 @@ impl Writer {
         } else {
             self.spool.bytes()
         };
+        let crc32 = self.spool.crc32(merge).await;
+        let crc32 = crc32.map_err(failed(self.upload, "reading its spool"))?;
         let body = self.spool.body(&name, merge);
-        let stored = self.store.put_object(&name, length, body).await;
+        let stored = self.store.put_object(&name, length, crc32, body).await;
         stored.map_err(self.store.object_failed(&name, "storing it"))?;
         if merge {
             self.notes.drop_fragments();
@@ -203,8 +205,10 @@ impl Writer {
                 self.log.record(Some(key), self.notes.save()).await?;
             }
             self.fill().await?;
+            let crc32 = self.spool.crc32(true).await;
+            let crc32 = crc32.map_err(failed(self.upload, "reading its spool"))?;
             let body = self.spool.body(key, true);
-            let stored = self.store.put_object(key, self.spool.total(), body).await;
+            let stored = self.store.put_object(key, self.spool.total(), crc32, body).await;
             stored.map_err(self.store.object_failed(key, "storing it"))?;
             return Ok(key.clone());
         }
