@@ -1,5 +1,7 @@
 //! Three replicas over one PostgreSQL and one bucket, behind nginx.
 
+mod contest;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
