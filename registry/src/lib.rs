@@ -24,9 +24,9 @@ mod watch;
 pub use backup::{BackupError, Copied, backup, restore};
 pub use config::{
     AccessConfig, Anonymous, ClientCertificate, Config, ConfigError, DatabaseConfig, ExternalTokenConfig,
-    Grant, Hidden, Limits, LogConfig, LogFormat, MetricsAccess, Network, OidcConfig, OidcGrant, Policy,
-    Quota, Retention, S3Config, Secret, StorageBackend, StorageConfig, Subject, SubjectError, TagPattern,
-    TlsConfig, TokenConfig, TracesConfig, VerifyConfig, WebhookConfig, WorkerCommand,
+    Grant, Limits, LogConfig, LogFormat, MetricsAccess, Network, OidcConfig, OidcGrant, Policy, Quota,
+    Retention, S3Config, Secret, StorageBackend, StorageConfig, Subject, SubjectError, TagPattern, TlsConfig,
+    TokenConfig, TracesConfig, VerifyConfig, WebhookConfig, WorkerCommand,
 };
 pub use rebuild::{Rebuilt, rebuild_metadata};
 pub use server::{ServeError, Server};

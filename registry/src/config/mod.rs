@@ -8,6 +8,7 @@ mod database;
 mod limits;
 mod log;
 mod policy;
+mod secret;
 mod storage;
 mod tls;
 mod token;
@@ -28,12 +29,13 @@ pub use database::DatabaseConfig;
 pub use limits::Limits;
 pub use log::{LogConfig, LogFormat};
 pub use policy::{Policy, Quota, Retention, TagPattern};
-pub use storage::{S3Config, Secret, StorageBackend, StorageConfig};
+pub use secret::Secret;
+pub use storage::{S3Config, StorageBackend, StorageConfig};
 pub use tls::{ClientCertificate, TlsConfig};
 pub use token::{ExternalTokenConfig, OidcConfig, OidcGrant, TokenConfig};
 pub use traces::TracesConfig;
 pub use verify::VerifyConfig;
-pub use webhooks::{Hidden, WebhookConfig};
+pub use webhooks::WebhookConfig;
 
 /// How a server runs.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, require, units};
+use super::{ConfigError, Secret, require, units};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// What signatures allow.
@@ -73,11 +73,6 @@ pub struct S3Config {
     pub delete_delay: Duration,
 }
 
-/// A text that is never shown.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
 impl StorageConfig {
     pub(super) fn validate(&self) -> Result<(), ConfigError> {
         if self.backend == StorageBackend::Filesystem {
@@ -130,28 +125,6 @@ impl Default for S3Config {
             redirect_endpoint: None,
             delete_delay: 24 * HOUR,
         }
-    }
-}
-
-impl Secret {
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
-    }
-
-    pub(crate) fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("(hidden)")
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("(hidden)")
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Hidden, require, units};
+use super::{ConfigError, Secret, require, units};
 
 /// Where spans are sent, as OpenTelemetry's protocol over HTTP has it.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -14,7 +14,7 @@ pub struct TracesConfig {
     /// A collector's address, before `/v1/traces`. None: nothing is traced.
     pub endpoint: Option<String>,
     /// Sent with every batch; their values are secrets.
-    pub headers: BTreeMap<String, Hidden>,
+    pub headers: BTreeMap<String, Secret>,
     /// How many of the requests are traced that come without a caller's decision.
     pub sample_ratio: f64,
     /// What the traces call this service.

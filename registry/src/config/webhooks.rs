@@ -1,12 +1,11 @@
 //! `[[webhooks]]`
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, require, units};
+use super::{ConfigError, Secret, require, units};
 
 /// Somebody who is told what happens.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -17,7 +16,7 @@ pub struct WebhookConfig {
     pub url: String,
     /// Sent with every delivery; their values are secrets.
     #[serde(default)]
-    pub headers: BTreeMap<String, Hidden>,
+    pub headers: BTreeMap<String, Secret>,
     /// How long an answer may take.
     #[serde(default = "timeout", with = "units::time")]
     pub timeout: Duration,
@@ -40,11 +39,6 @@ pub struct WebhookConfig {
     #[serde(default)]
     pub ignore_media_types: Vec<String>,
 }
-
-/// A text that is never shown.
-#[derive(Clone, Deserialize)]
-#[serde(transparent)]
-pub struct Hidden(String);
 
 const ACTIONS: [&str; 4] = ["push", "delete", "pull", "mount"];
 
@@ -94,28 +88,5 @@ impl WebhookConfig {
             )?;
         }
         Ok(())
-    }
-}
-
-impl Hidden {
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    /// Whether it can be sent under this name.
-    pub(super) fn is_header(&self, name: &str) -> bool {
-        name.parse::<http::HeaderName>().is_ok() && http::HeaderValue::from_str(&self.0).is_ok()
-    }
-}
-
-impl Serialize for Hidden {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str("(hidden)")
-    }
-}
-
-impl fmt::Debug for Hidden {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
     }
 }
