@@ -72,6 +72,8 @@ fn manifest_and_deletion_are_durable_before_they_are_acknowledged() {
     let mut from = 0;
     for status in ["201", "202"] {
         let synced = find(&calls, from, "database sync", |call| call.syncs("registry.db"));
+        // .cargo/config.toml: fsync would write the file's times as well.
+        assert_eq!(calls[synced].name, "fdatasync", "{}", calls[synced].text);
         from = find(&calls, synced + 1, "the answer", |call| call.answers(status));
         assert!(
             calls[synced].end < calls[from].begin,
