@@ -10,12 +10,13 @@ run:
 	$(CARGO) run --release --bin layeryard -- serve $(ARGS)
 
 # Everything real: engines, clients, other registries. TESTS="build:: crash::" picks some of the end-to-end tests.
+# What fails is tried once more, alone, and told (tests/run.sh).
 test: peers
 	$(CARGO) build --workspace --bins --tests
 ifdef TESTS
 	$(CARGO) test --package layeryard-tests -- $(TESTS)
 else
-	$(CARGO) test --workspace --no-fail-fast
+	CARGO=$(CARGO) tests/run.sh
 endif
 
 peers:
@@ -24,7 +25,7 @@ peers:
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
-	bash -n tests/peers/*.sh .ci/run
+	bash -n tests/*.sh tests/peers/*.sh bench/*.sh .ci/run
 
 bench:
 	bench/run.sh $(ARGS)
