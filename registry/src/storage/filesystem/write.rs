@@ -15,8 +15,12 @@ use super::{
 };
 use crate::storage::{Settle, Settled};
 
-/// After this many bytes the kernel is asked to begin writing them out, so that the closing fsync finds little to do.
-const WRITE_BEHIND_BYTES: u64 = 8 * 1024 * 1024;
+/// The kernel is asked to begin writing out what came, so that the closing fsync finds little to do: first after so many
+/// bytes, so that the disk is busy while a blob of 1 MiB still comes in …
+const WRITE_BEHIND_BYTES_MIN: u64 = 256 * 1024;
+/// … then, because each time costs something, after a growing share of the file, up to this many.
+const WRITE_BEHIND_BYTES_MAX: u64 = 8 * 1024 * 1024;
+const WRITE_BEHIND_SHARE: u64 = 4;
 
 /// How much of a file is read at once to hash it.
 const HASH_BUFFER_BYTES: usize = 256 * 1024;
@@ -113,7 +117,8 @@ impl OpenFile {
     fn append(&mut self, data: &[Bytes]) -> io::Result<()> {
         write_all(&mut self.file, data)?;
         self.offset += length_of(data);
-        if self.offset - self.flushed >= WRITE_BEHIND_BYTES {
+        let due = (self.flushed / WRITE_BEHIND_SHARE).clamp(WRITE_BEHIND_BYTES_MIN, WRITE_BEHIND_BYTES_MAX);
+        if self.offset - self.flushed >= due {
             // DONTNEED starts writing out dirty pages and leaves them cached, as sync_file_range(WRITE) would (which
             // rustix lacks); only clean pages are dropped, and these are fresh. It is a hint: failing is harmless.
             let length = NonZeroU64::new(self.offset - self.flushed);
