@@ -5,10 +5,11 @@ use oci::{Digest, RepoName};
 use sqlx::postgres::PgConnection;
 
 use super::Durability::Async;
-use super::Postgres;
+use super::collection::now;
 use super::manifests::{MISSING_BLOBS, missing};
 use super::rows::{During, digest_list, ensure_repository, lock_repository};
 use super::transaction::commit;
+use super::{Postgres, links};
 use crate::metadata::{CacheRecords, Result};
 
 /// How exactly `last_used` is kept: one write a record and hour at most.
@@ -131,6 +132,7 @@ async fn put_record(
     let Some(repository) = lock_repository(connection, repository).await? else {
         return Ok(blobs.to_vec());
     };
+    links::hold(connection, repository, blobs).await?;
     let missing = missing(connection, MISSING_BLOBS, repository, blobs).await?;
     if !missing.is_empty() {
         return Ok(missing);
@@ -145,20 +147,17 @@ async fn put_record(
     .execute(&mut *connection)
     .await
     .during("storing a cache record")?;
-    sqlx::query(
-        "WITH gone AS (DELETE FROM cache_record_blobs WHERE repository_id = $1 AND key = $2 RETURNING blob_id),
-             links AS (SELECT l.blob_id FROM repository_blobs l JOIN gone ON gone.blob_id = l.blob_id
-                 WHERE l.repository_id = $1 AND l.review_at IS NULL ORDER BY l.blob_id FOR NO KEY UPDATE OF l)
-         UPDATE repository_blobs l
-         SET review_at = now_micros() + $3, review_reason = 'cache replaced'
-         FROM links WHERE l.repository_id = $1 AND l.blob_id = links.blob_id",
-    )
-    .bind(repository)
-    .bind(key)
-    .bind(review_delay)
-    .execute(&mut *connection)
-    .await
-    .during("replacing a cache record")?;
+    let replaced = pinned(connection, repository, key).await?;
+    if !replaced.is_empty() {
+        let review_at = now(&mut *connection).await? + review_delay;
+        links::review(connection, repository, &replaced, review_at, "cache replaced").await?;
+        sqlx::query("DELETE FROM cache_record_blobs WHERE repository_id = $1 AND key = $2")
+            .bind(repository)
+            .bind(key)
+            .execute(&mut *connection)
+            .await
+            .during("replacing a cache record")?;
+    }
     sqlx::query(
         "INSERT INTO cache_record_blobs (repository_id, key, blob_id)
          SELECT DISTINCT $1, $2, b.id FROM unnest($3::bytea[]) AS q (digest)
@@ -171,4 +170,14 @@ async fn put_record(
     .await
     .during("pinning a cache record's blobs")?;
     Ok(Vec::new())
+}
+
+/// The blobs that a cache record pins.
+pub(super) async fn pinned(connection: &mut PgConnection, repository: i64, key: &str) -> Result<Vec<i64>> {
+    sqlx::query_scalar("SELECT blob_id FROM cache_record_blobs WHERE repository_id = $1 AND key = $2")
+        .bind(repository)
+        .bind(key)
+        .fetch_all(connection)
+        .await
+        .during("finding a cache record's blobs")
 }

@@ -9,10 +9,11 @@ use oci::{Digest, RepoName};
 use sqlx::postgres::{PgConnection, PgExecutor};
 
 use super::Durability::Async;
-use super::Postgres;
+use super::cache::pinned;
 use super::purge::{Purge, doom_unlinked, unlink};
 use super::rows::{During, size, stored_size};
 use super::transaction::commit;
+use super::{Postgres, links};
 use crate::metadata::Result;
 use crate::metadata::collection::{
     Collection, Explain, ExplainPage, Fate, Pulls, ReviewQueue, Reviewed, clock_fault, pages, sql,
@@ -342,13 +343,9 @@ async fn expire_cache(connection: &mut PgConnection, unused: i64, limit: u32, ti
         .await
         .during("finding unused cache records")?;
     for (repository, key) in &stale {
-        sqlx::query(sql::REVIEW_CACHED)
-            .bind(repository)
-            .bind(key)
-            .bind(now + times.review_delay)
-            .execute(&mut *connection)
-            .await
-            .during("enqueueing a cache record's layer")?;
+        let pinned = pinned(&mut *connection, *repository, key).await?;
+        let review_at = now + times.review_delay;
+        links::review(connection, *repository, &pinned, review_at, "cache expired").await?;
         sqlx::query(sql::DELETE_RECORD)
             .bind(repository)
             .bind(key)

@@ -14,7 +14,7 @@ use super::rows::{
     During, digest as read_digest, digest_list, ensure_repository, lock_repository, stored_size,
 };
 use super::transaction::commit;
-use super::{Postgres, outbox, tags, trash};
+use super::{Postgres, links, outbox, tags, trash};
 use crate::config::TagPattern;
 use crate::metadata::values::Times;
 use crate::metadata::{Change, DeleteOutcome, Manifests, PutManifest, PutOutcome, Result, StoredManifest};
@@ -132,6 +132,10 @@ impl Postgres {
 
 async fn put_manifest(connection: &mut PgConnection, put: &PutManifest, times: Times) -> Result<PutOutcome> {
     let known = lock_repository(connection, &put.repository).await?;
+    if let Some(repository) = known {
+        // Children too: of a BuildKit cache index they are blobs.
+        links::hold(connection, repository, put.blobs.iter().chain(&put.children)).await?;
+    }
     let blobs = match known {
         _ if put.blobs.is_empty() || !put.blobs_required => Vec::new(),
         Some(repository) => missing(connection, MISSING_BLOBS, repository, &put.blobs).await?,

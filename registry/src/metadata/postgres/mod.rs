@@ -16,6 +16,7 @@ mod explain;
 mod integrity;
 mod leases;
 mod link;
+mod links;
 mod lists;
 mod manifests;
 mod open;

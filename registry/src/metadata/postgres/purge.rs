@@ -4,23 +4,15 @@ use oci::Digest;
 use sqlx::postgres::PgConnection;
 
 use super::blobs::charge;
-use super::outbox;
 use super::rows::{During, size};
+use super::{links, outbox};
 use crate::metadata::collection::sql;
 use crate::metadata::{Change, Result};
 
-/// Locks are taken in the order of blobs. `$1` the repository, `$2` the manifest, `$3` when its blobs are reviewed.
-const REVIEW_BLOBS: &str = "WITH held AS (
-         SELECT blob_id FROM manifest_blobs WHERE manifest_id = $2
-         UNION
-         SELECT b.id FROM manifest_children c JOIN blobs b ON b.digest = c.child_digest WHERE c.parent_id = $2),
-     locked AS (
-         SELECT l.blob_id FROM held CROSS JOIN LATERAL (
-             SELECT blob_id FROM repository_blobs
-             WHERE repository_id = $1 AND blob_id = held.blob_id AND review_at IS NULL FOR NO KEY UPDATE) l
-         ORDER BY 1)
-     UPDATE repository_blobs SET review_at = $3, review_reason = 'manifest purged'
-     WHERE repository_id = $1 AND blob_id = ANY(ARRAY(SELECT blob_id FROM locked))";
+/// `$1` the manifest.
+pub(super) const HELD: &str = "SELECT blob_id FROM manifest_blobs WHERE manifest_id = $1
+     UNION
+     SELECT b.id FROM manifest_children c JOIN blobs b ON b.digest = c.child_digest WHERE c.parent_id = $1";
 
 /// A manifest that goes for good.
 pub(super) struct Purge {
@@ -36,15 +28,26 @@ pub(super) struct Purge {
 
 impl Purge {
     pub(super) async fn run(self, connection: &mut PgConnection) -> Result<()> {
-        for statement in [sql::REVIEW_CHILDREN, REVIEW_BLOBS] {
-            sqlx::query(statement)
-                .bind(self.repository)
-                .bind(self.id)
-                .bind(self.review_at)
-                .execute(&mut *connection)
-                .await
-                .during("enqueueing what a manifest held")?;
-        }
+        sqlx::query(sql::REVIEW_CHILDREN)
+            .bind(self.repository)
+            .bind(self.id)
+            .bind(self.review_at)
+            .execute(&mut *connection)
+            .await
+            .during("enqueueing an index's manifests")?;
+        let held: Vec<i64> = sqlx::query_scalar(HELD)
+            .bind(self.id)
+            .fetch_all(&mut *connection)
+            .await
+            .during("finding what a manifest held")?;
+        links::review(
+            connection,
+            self.repository,
+            &held,
+            self.review_at,
+            "manifest purged",
+        )
+        .await?;
         sqlx::query(sql::REVIEW_REFERRERS)
             .bind(self.repository)
             .bind(self.digest.to_bytes())

@@ -2,6 +2,7 @@
 
 mod faults;
 mod generations;
+mod locks;
 mod plans;
 pub(crate) mod server;
 mod silence;

@@ -3,11 +3,11 @@
 use sqlx::Connection;
 use sqlx::postgres::PgPool;
 
-use super::super::{blobs, cache, lists, manifests, outbox, resolver, tags, upkeep};
+use super::super::{blobs, cache, links, lists, manifests, outbox, resolver, tags, upkeep};
 use super::*;
 
 /// Everything that requests and rounds read, with the index that must serve it.
-const QUERIES: [(&str, &str); 21] = [
+const QUERIES: [(&str, &str); 25] = [
     (lists::TAGS, "tags_pkey"),
     (lists::REPOSITORIES, "repositories_in_catalog"),
     (lists::REFERRERS, "manifests_as_referrers"),
@@ -33,6 +33,10 @@ const QUERIES: [(&str, &str); 21] = [
         manifests::MISSING_CHILDREN,
         "((repository_id = $1) AND (digest = q.digest))",
     ),
+    (links::HOLD, "blobs_digest_key"),
+    (links::HOLD, "repository_blobs_pkey"),
+    (links::LOCK, "repository_blobs_pkey"),
+    (links::REVIEW, "repository_blobs_pkey"),
     (tags::PREVIOUS, "tags_pkey"),
     (cache::RECORDS, "((repository_id = r.id) AND (key = q.key))"),
     (cache::MEMOS, "((repository_id = r.id) AND (key = q.key))"),
