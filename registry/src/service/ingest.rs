@@ -3,7 +3,8 @@
 //! One batch is hashed and written at the same time, while the next one is received. Two batches are all
 //! the memory an upload takes, however large it is, and the more uploads run, the smaller theirs are. A body that fits into one small batch is only collected.
 
-use std::pin::Pin;
+use std::future::Future;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -11,7 +12,7 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
-use oci::Hasher;
+use oci::{HashState, Hasher};
 
 use super::error::BodyError;
 use super::{Registry, RegistryError, Result, Session};
@@ -65,14 +66,6 @@ pub(super) struct Received {
     pub(super) writer: Option<Box<dyn UploadWriter>>,
 }
 
-/// What there is to record.
-enum Progress {
-    /// Everything so far is in the store.
-    Bytes(Option<UploadNotes>),
-    /// Only that the writer lives.
-    Alive,
-}
-
 struct Batch {
     pieces: Vec<Bytes>,
     bytes: usize,
@@ -88,7 +81,13 @@ enum End {
 impl Registry {
     /// Receives a body. If it breaks off, what came is recorded before the error is returned.
     pub(super) async fn receive(&self, source: Source<'_>, mut body: BodyStream) -> Result<Received> {
-        let first = next_batch(&mut body, SMALL_BYTES).await;
+        let mut pulse = Pulse {
+            registry: self,
+            session: source.session,
+            epoch: source.epoch,
+            told: Instant::now(),
+        };
+        let first = pulse.meanwhile(next_batch(&mut body, SMALL_BYTES)).await?;
         if matches!(first.end, End::Whole) {
             let mut hasher = source.hasher;
             for piece in &first.pieces {
@@ -105,13 +104,11 @@ impl Registry {
         let start = source.at.offset;
         let writer = self.writer(source.session, source.epoch, source.at).await?;
         let mut ingest = Ingest {
-            registry: self,
+            pulse,
             hasher: source.hasher,
             offset: start,
-            session: source.session,
-            epoch: source.epoch,
             writer,
-            recorded: (start, Instant::now()),
+            recorded: start,
         };
         let _turn = self.receiving.begin();
         if let Err(error) = ingest.run(first, &mut body).await {
@@ -201,14 +198,60 @@ pub(super) async fn settled_now(writer: &mut dyn UploadWriter) -> Result<Option<
     }
 }
 
-struct Ingest<'a> {
+/// Tells that a session's writer lives. Who is silent for too long loses the session to the next request, and must not
+/// write a byte then: both would write to the same place.
+struct Pulse<'a> {
     registry: &'a Registry,
     session: &'a Session,
     epoch: i64,
+    told: Instant,
+}
+
+impl Pulse<'_> {
+    /// Waits for something that may take as long as a slow client wants. An error: the session is another's now.
+    async fn meanwhile<T>(&mut self, waiting: impl Future<Output = T>) -> Result<T> {
+        let mut waiting = pin!(waiting);
+        loop {
+            let next = self.told + CHECKPOINT_EVERY;
+            match tokio::time::timeout_at(next.into(), &mut waiting).await {
+                Ok(value) => return Ok(value),
+                Err(_) => self.tell(0, None, None).await?,
+            }
+        }
+    }
+
+    /// With a state of the hash: what comes with it is what the session has.
+    async fn tell(
+        &mut self,
+        offset: u64,
+        hash_state: Option<HashState>,
+        notes: Option<UploadNotes>,
+    ) -> Result<()> {
+        let checkpoint = Checkpoint {
+            id: self.session.id,
+            epoch: self.epoch,
+            offset,
+            hash_state,
+            notes,
+            release: false,
+        };
+        let recording = self.registry.metadata.checkpoint_upload(checkpoint);
+        let span = self.registry.query("checkpoint_upload");
+        if !recording.within(span).await? {
+            return Err(RegistryError::UploadUnknown(self.session.id));
+        }
+        self.told = Instant::now();
+        Ok(())
+    }
+}
+
+struct Ingest<'a> {
+    pulse: Pulse<'a>,
     hasher: Hasher,
     offset: u64,
     writer: Box<dyn UploadWriter>,
-    recorded: (u64, Instant),
+    /// How many bytes the next request would find.
+    recorded: u64,
 }
 
 impl Ingest<'_> {
@@ -218,18 +261,30 @@ impl Ingest<'_> {
         loop {
             match batch.end {
                 End::NotYet => {
-                    let limit = self.registry.receiving.batch_bytes();
-                    let (done, next) =
-                        tokio::join!(self.process(batch.pieces, batch.bytes), next_batch(body, limit));
-                    done?;
-                    batch = next;
+                    let limit = self.pulse.registry.receiving.batch_bytes();
+                    let mut reading = pin!(next_batch(body, limit));
+                    let mut next = None;
+                    {
+                        let mut processing = pin!(self.process(batch.pieces, batch.bytes));
+                        loop {
+                            tokio::select! {
+                                biased;
+                                done = &mut processing => break done?,
+                                batch = &mut reading, if next.is_none() => next = Some(batch),
+                            }
+                        }
+                    }
+                    batch = match next {
+                        Some(next) => next,
+                        None => self.pulse.meanwhile(reading).await?,
+                    };
                     self.record_sometimes().await?;
                 }
                 End::Whole => return self.process(batch.pieces, batch.bytes).await,
                 End::Broken(source) => {
                     self.process(batch.pieces, batch.bytes).await?;
                     let notes = settled_now(self.writer.as_mut()).await?;
-                    self.record(Progress::Bytes(notes)).await?;
+                    self.record(notes).await?;
                     return Err(RegistryError::BodyBroken {
                         received: self.offset - begin,
                         source,
@@ -257,36 +312,22 @@ impl Ingest<'_> {
     }
 
     async fn record_sometimes(&mut self) -> Result<()> {
-        let (offset, at) = self.recorded;
-        if self.offset - offset >= CHECKPOINT_BYTES || at.elapsed() >= CHECKPOINT_EVERY {
+        let overdue = self.pulse.told.elapsed() >= CHECKPOINT_EVERY;
+        if self.offset - self.recorded >= CHECKPOINT_BYTES || overdue {
             match self.writer.settle(Settle::IfCheap).await? {
-                Settled::Done(notes) => self.record(Progress::Bytes(notes)).await?,
-                Settled::NotYet if at.elapsed() >= CHECKPOINT_EVERY => self.record(Progress::Alive).await?,
+                Settled::Done(notes) => self.record(notes).await?,
+                Settled::NotYet if overdue => self.pulse.tell(0, None, None).await?,
                 Settled::NotYet => {}
             }
         }
         Ok(())
     }
 
-    async fn record(&mut self, progress: Progress) -> Result<()> {
-        let (hash_state, notes) = match progress {
-            Progress::Bytes(notes) => (Some(self.hasher.save()), notes),
-            Progress::Alive => (None, None),
-        };
-        let checkpoint = Checkpoint {
-            id: self.session.id,
-            epoch: self.epoch,
-            offset: self.offset,
-            hash_state,
-            notes,
-            release: false,
-        };
-        let recording = self.registry.metadata.checkpoint_upload(checkpoint);
-        let span = self.registry.query("checkpoint_upload");
-        if !recording.within(span).await? {
-            return Err(RegistryError::UploadUnknown(self.session.id));
-        }
-        self.recorded = (self.offset, Instant::now());
+    /// Everything so far is in the store.
+    async fn record(&mut self, notes: Option<UploadNotes>) -> Result<()> {
+        let state = self.hasher.save();
+        self.pulse.tell(self.offset, Some(state), notes).await?;
+        self.recorded = self.offset;
         Ok(())
     }
 }
