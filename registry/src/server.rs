@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use crate::config::{Config, ConfigError, Limits, StorageBackend};
-use crate::http::{App, AppState, Inner, Metrics, UploadSlots};
+use crate::http::{App, AppState, Inner, Metrics, Site, UploadSlots};
 use crate::listen::{self, Connections, Socket};
 use crate::lock::{DataDirLock, LockError};
 use crate::metadata::postgres::Postgres;
@@ -124,6 +124,7 @@ impl Server {
             registry: Arc::clone(&registry),
             gate: Arc::clone(&gate),
             building,
+            site: Site::of(&config),
             uploads: UploadSlots::new(&config.limits, metrics.uploads_refused.clone()),
             notices: OnceLock::new(),
             metrics,

@@ -186,6 +186,11 @@ impl App {
         {
             return Handled::other(ApiError::new(Code::Unavailable, reason).into_response());
         }
+        if !arrival.socket
+            && let Err(refused) = self.state.site.admit(&request, self.state.gate.is_guarded())
+        {
+            return Handled::other(refused.into_response());
+        }
         let path = request.uri().path();
         if path != "/v2" && !path.starts_with("/v2/") {
             return Handled::other(self.beside(request, arrival).await);

@@ -3,8 +3,8 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use super::UploadSlots;
 use super::metrics::Metrics;
+use super::{Site, UploadSlots};
 use crate::service::access::Gate;
 use crate::service::webhooks::Notices;
 use crate::service::{Building, Registry};
@@ -19,6 +19,7 @@ pub(crate) struct Inner {
     pub(crate) building: Building,
     pub(crate) metrics: Metrics,
     pub(crate) uploads: UploadSlots,
+    pub(crate) site: Site,
     /// Empty: no webhook wants to hear of every request.
     pub(crate) notices: OnceLock<Notices>,
     /// The server is stopping.

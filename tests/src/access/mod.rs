@@ -1,6 +1,7 @@
 //! Who may do what with an account: users, robots, grants, tokens, TLS; with the clients that people use.
 
 mod clients;
+mod closed;
 mod containerd;
 mod external;
 mod grants;

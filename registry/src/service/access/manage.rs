@@ -303,8 +303,10 @@ impl Manage<'_> {
     }
 }
 
+/// The user that a caller acts for in everything. A token for a part of what its user may do makes no token for more.
 fn user_name(principal: &Principal) -> Option<&str> {
-    match &principal.client()?.identity {
+    let client = principal.client().filter(|client| client.is_whole())?;
+    match &client.identity {
         Identity::User(name) => Some(name),
         _ => None,
     }

@@ -155,6 +155,11 @@ impl Client {
             && self.scope.as_ref().is_none_or(|scope| scope.everything)
     }
 
+    /// Whether nothing that it came with is for less than all that its identity may do.
+    pub(super) fn is_whole(&self) -> bool {
+        self.cut.is_none() && self.scope.as_ref().is_none_or(|scope| scope.everything)
+    }
+
     /// Whether it may list repositories, those that it may pull.
     pub(crate) fn may_list(&self) -> bool {
         self.scope
