@@ -72,7 +72,7 @@ fn a_rebound_page_changes_nothing() {
     ] {
         let request = server
             .request("GET", "/v2/")
-            .header("Host", &format!("{host}:{port}"));
+            .header("Host", format!("{host}:{port}"));
         request.send().expect(200);
     }
 
