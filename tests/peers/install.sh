@@ -5,7 +5,7 @@
 #
 # Groups of `make test`:  debian rootfs conformance clients distribution engine postgres s3 kubernetes traces
 # Groups of `make bench`: debian rootfs distribution postgres s3 bench
-# By hand:                minio garage (docs/s3.md), against (tests/peers/against.sh)
+# By hand:                minio garage (docs/s3.md), against (tests/peers/against.sh), compose (tests/own-image.sh)
 #
 # Everything that isn't a Debian package goes to one cache directory outside the tree, $LAYERYARD_PEERS_DIR
 # (default ~/.cache/layeryard-peers): programs to bin/, root file systems to rootfs/. A second run costs nothing.
@@ -33,7 +33,7 @@ main() {
     local group
     for group in "$@"; do
         case $group in
-            debian | clients | conformance | distribution | engine | postgres | s3 | kubernetes | traces | minio | garage | against | rootfs | bench) "group_$group" ;;
+            debian | clients | conformance | distribution | engine | postgres | s3 | kubernetes | traces | minio | garage | against | compose | rootfs | bench) "group_$group" ;;
             *) fail "unknown group '$group'" ;;
         esac
     done
@@ -119,6 +119,10 @@ group_garage() {
 group_against() {
     debian_packages docker-registry
     group_distribution
+}
+
+group_compose() {
+    go_program docker-compose github.com/docker/compose/v2/cmd "$COMPOSE"
 }
 
 group_bench() {
