@@ -2,7 +2,7 @@
 
 mod accounts;
 pub(crate) mod collection;
-mod content;
+pub(crate) mod content;
 mod events;
 mod leases;
 mod naming;
