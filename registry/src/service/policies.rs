@@ -37,6 +37,16 @@ impl Policies {
             .map(|rule| rule.name.as_str())
     }
 
+    /// The rule that lets nobody change the repository, other rules included.
+    fn closer(&self, repository: &RepoName) -> Option<&str> {
+        if self.read_only {
+            return Some("read_only");
+        }
+        self.of(repository)
+            .find(|rule| rule.read_only)
+            .map(|rule| rule.name.as_str())
+    }
+
     /// Patterns of tags that may not be moved or deleted.
     pub(super) fn immutable_patterns(&self, repository: &RepoName) -> Vec<TagPattern> {
         self.of(repository)
@@ -48,12 +58,7 @@ impl Policies {
 impl Registry {
     /// Passes where the repository may be changed.
     pub(super) fn require_writable(&self, repository: &RepoName) -> Result<()> {
-        let rule = if self.policies.read_only {
-            Some("read_only")
-        } else {
-            let mut rules = self.policies.of(repository);
-            rules.find(|rule| rule.read_only).map(|rule| rule.name.as_str())
-        };
+        let rule = self.policies.closer(repository);
         match rule {
             None => Ok(()),
             Some(rule) => Err(RegistryError::Policy {

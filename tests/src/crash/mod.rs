@@ -17,7 +17,7 @@ use rand::rngs::StdRng;
 
 use crate::harness::tell;
 
-/// Random instants, which can be had again: `LAYERYARD_SEED=… cargo test`.
+/// Random instants, which can be had again: `LAYERYARD_SEED=… cargo test`. tests/run.sh chooses one for the whole run.
 pub(crate) fn seeded(test: &str) -> StdRng {
     let seed = match env::var("LAYERYARD_SEED") {
         Ok(seed) => seed.parse().expect("LAYERYARD_SEED is a number"),

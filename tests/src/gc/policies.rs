@@ -136,6 +136,38 @@ fn retention_keeps_the_last_and_can_be_undone() {
     Image::small(982).assert_on(&server, "ci/app", "pr-2");
 }
 
+/// Retention looks at repositories by name: what it leaves alone comes before what shows that it was there.
+#[test]
+fn retention_leaves_read_only_repositories_alone() {
+    let mut server = Server::start();
+    for number in 0..3 {
+        let image = Image::small(1980 + number);
+        image.push(&server, "a-frozen/app", &format!("pr-{number}"));
+        image.push(&server, "b-open/app", &format!("pr-{number}"));
+    }
+    server.stop();
+    server.configure(
+        "[[policy]]\nname = \"previews\"\nrepositories = [\"**\"]\n\
+         retention = { keep_last = 1, interval = \"1s\" }\n\
+         [[policy]]\nname = \"frozen\"\nrepositories = [\"a-frozen/*\"]\nread_only = true\n",
+    );
+    server.restart();
+    let told = server
+        .layeryard(["gc", "--dry-run", "--repository", "a-frozen/app"])
+        .ok();
+    assert!(told.contains("read-only by frozen"), "{told}");
+    let tags = |repository: &str| {
+        let target = format!("/v2/{repository}/tags/list");
+        server.request("GET", &target).send().expect(200).json()["tags"].clone()
+    };
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while tags("b-open/app") != serde_json::json!(["pr-2"]) {
+        assert!(Instant::now() < deadline, "{}", tags("b-open/app"));
+        thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(tags("a-frozen/app"), serde_json::json!(["pr-0", "pr-1", "pr-2"]));
+}
+
 /// Whatever keeps a repository as it is keeps it from every deletion, and from overwriting too.
 #[test]
 fn nothing_is_deleted_where_nothing_may_change() {

@@ -40,12 +40,13 @@ fn path_of(database: &Path) -> PathBuf {
 mod tests {
     use super::*;
     use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode};
-    use sqlx::{ConnectOptions, Connection};
+    use sqlx::{ConnectOptions, Connection, SqliteConnection};
 
-    #[tokio::test]
-    async fn sqlite_goes_on_in_a_lengthened_log_and_recovers_from_it() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a.db");
+    const ROWS: i64 = 5;
+
+    /// A database with a lengthened log, as a crash would leave it after `ROWS` commits of one row each.
+    async fn crashed(directory: &Path) -> PathBuf {
+        let path = directory.join("a.db");
         let options = SqliteConnectOptions::new()
             .filename(&path)
             .create_if_missing(true)
@@ -58,32 +59,69 @@ mod tests {
         lengthen(&path, 100).unwrap();
         let full = std::fs::metadata(path_of(&path)).unwrap().len();
         assert_eq!(full, 32 + 100 * 4120);
-        for value in 0..5 {
-            sqlx::query("INSERT INTO t VALUES ($1)")
-                .bind(value)
-                .execute(&mut connection)
-                .await
-                .unwrap();
+        for value in 0..ROWS {
+            insert(&mut connection, value).await;
         }
         assert_eq!(std::fs::metadata(path_of(&path)).unwrap().len(), full);
-        // As a crash would leave it.
         for suffix in ["", "-wal"] {
             std::fs::copy(
-                directory.path().join(format!("a.db{suffix}")),
-                directory.path().join(format!("b.db{suffix}")),
+                directory.join(format!("a.db{suffix}")),
+                directory.join(format!("b.db{suffix}")),
             )
             .unwrap();
         }
         connection.close().await.unwrap();
-        let mut recovered = SqliteConnectOptions::new()
-            .filename(directory.path().join("b.db"))
-            .connect()
+        directory.join("b.db")
+    }
+
+    async fn insert(connection: &mut SqliteConnection, value: i64) {
+        sqlx::query("INSERT INTO t VALUES ($1)")
+            .bind(value)
+            .execute(connection)
             .await
             .unwrap();
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM t")
-            .fetch_one(&mut recovered)
+    }
+
+    async fn rows(connection: &mut SqliteConnection) -> Vec<i64> {
+        sqlx::query_scalar("SELECT v FROM t ORDER BY v")
+            .fetch_all(connection)
+            .await
+            .unwrap()
+    }
+
+    #[tokio::test]
+    async fn sqlite_goes_on_in_a_lengthened_log_and_recovers_from_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = crashed(directory.path()).await;
+        let mut recovered = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+        assert_eq!(rows(&mut recovered).await, [0, 1, 2, 3, 4]);
+    }
+
+    /// A power cut in the middle of a commit's write: that commit is gone, those before it are whole, and the next one
+    /// takes its place.
+    #[tokio::test]
+    async fn a_torn_frame_takes_its_own_transaction_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = crashed(directory.path()).await;
+        let mut log = std::fs::read(path_of(&path)).unwrap();
+        let last = log.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+        let frame_bytes = FRAME_HEADER_BYTES + PAGE_BYTES;
+        let frame = LOG_HEADER_BYTES + (last - LOG_HEADER_BYTES) / frame_bytes * frame_bytes;
+        let torn = (frame + frame_bytes / 2) as usize..(frame + frame_bytes) as usize;
+        log[torn].fill(0);
+        std::fs::write(path_of(&path), log).unwrap();
+
+        let options = SqliteConnectOptions::new().filename(path);
+        let mut recovered = options.connect().await.unwrap();
+        assert_eq!(rows(&mut recovered).await, [0, 1, 2, 3]);
+        insert(&mut recovered, 9).await;
+        recovered.close().await.unwrap();
+        let mut again = options.connect().await.unwrap();
+        assert_eq!(rows(&mut again).await, [0, 1, 2, 3, 9]);
+        let check: String = sqlx::query_scalar("PRAGMA integrity_check")
+            .fetch_one(&mut again)
             .await
             .unwrap();
-        assert_eq!(count, 5);
+        assert_eq!(check, "ok");
     }
 }

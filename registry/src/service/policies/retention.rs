@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use client::api::collection::TagFate;
 use oci::{RepoName, Tag};
 
+use super::Policies;
 use crate::config::Policy;
 use crate::metadata::collection::TagAge;
 use crate::service::jobs::{Next, Scope};
@@ -104,13 +105,24 @@ impl Registry {
                 .remove(&tag.name)
                 .unwrap_or_else(|| kept(&tag.name, "no retention is about it"));
             if fate.removed_by.is_some()
-                && let Some(keeper) = self.policies.keeper(repository, tag.name.as_str())
+                && let Some(why) = self.policies.retained_anyway(repository, &tag.name)
             {
-                fate = kept(&tag.name, &format!("immutable by policy {keeper}"));
+                fate = kept(&tag.name, &why);
             }
             (tag, fate)
         });
         Ok(decided.collect())
+    }
+}
+
+impl Policies {
+    /// Why no retention deletes the tag, whatever its rule says: a rule that forbids goes before one that tidies up.
+    fn retained_anyway(&self, repository: &RepoName, tag: &Tag) -> Option<String> {
+        if let Some(rule) = self.closer(repository) {
+            return Some(format!("the repository is read-only by {rule}"));
+        }
+        let keeper = self.keeper(repository, tag.as_str())?;
+        Some(format!("immutable by policy {keeper}"))
     }
 }
 
