@@ -1,5 +1,6 @@
 //! `/healthz`, `/readyz`, `/metrics`
 
+use std::future::Future;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::config::MetricsAccess;
 use crate::report::chain;
 use crate::service::Principal;
 
-/// How long database and store may take to answer a probe.
+/// How long the database, and the store, may take to answer a probe.
 const PROBE_MAX: Duration = Duration::from_secs(5);
 
 pub(super) fn routes() -> Router<AppState> {
@@ -34,27 +35,34 @@ async fn ready(State(state): State<AppState>) -> Result<&'static str, ApiError> 
     if state.draining.load(Ordering::Relaxed) {
         return Err(ApiError::new(Code::Unavailable, "the server is stopping"));
     }
-    let probes = async {
-        tokio::join!(
-            state.registry.metadata.ping(),
-            state.registry.store.get_file("meta/probe")
-        )
-    };
-    let Ok((database, store)) = tokio::time::timeout(PROBE_MAX, probes).await else {
-        return Err(ApiError::new(
-            Code::Unavailable,
-            "the database or the blob store does not answer",
-        ));
-    };
-    if let Err(error) = database {
-        tracing::error!(error = chain(&error), "not ready");
-        return Err(ApiError::new(Code::Unavailable, "the database does not answer"));
-    }
-    if let Err(error) = store {
-        tracing::error!(error = chain(&error), "not ready");
-        return Err(ApiError::new(Code::Unavailable, "the blob store does not answer"));
+    let registry = &state.registry;
+    let (database, store) = tokio::join!(
+        probe("the database", registry.metadata.ping()),
+        probe("the blob store", registry.store.get_file("meta/probe")),
+    );
+    let failed: Vec<String> = [database.err(), store.err()].into_iter().flatten().collect();
+    if !failed.is_empty() {
+        return Err(ApiError::new(Code::Unavailable, failed.join("; ")));
     }
     Ok("ok\n")
+}
+
+/// What is wrong with a part of the server, in words for everybody; the log has the cause.
+async fn probe<T, E>(part: &str, asked: impl Future<Output = Result<T, E>>) -> Result<(), String>
+where
+    E: std::error::Error + 'static,
+{
+    match tokio::time::timeout(PROBE_MAX, asked).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => {
+            tracing::error!(part, error = chain(&error), "not ready");
+            Err(format!("{part} can't be used: the server's log has the details"))
+        }
+        Err(_) => {
+            tracing::error!(part, seconds = PROBE_MAX.as_secs(), "not ready: no answer");
+            Err(format!("{part} has not answered for {} s", PROBE_MAX.as_secs()))
+        }
+    }
 }
 
 async fn metrics(State(state): State<AppState>, principal: Principal) -> Result<Response, ApiError> {

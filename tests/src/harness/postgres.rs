@@ -76,11 +76,24 @@ impl Postgres {
 
     /// As an administrator restarts it; returns when it is back.
     pub(crate) fn restart(&mut self) {
+        self.command("restart");
+    }
+
+    /// It is away until `resume`; connections are closed.
+    pub(crate) fn stop(&mut self) {
+        self.command("stop");
+    }
+
+    pub(crate) fn resume(&mut self) {
+        self.command("start");
+    }
+
+    fn command(&mut self, command: &str) {
         let commands = self.commands.as_mut().expect("it runs");
-        writeln!(commands, "restart").expect("tell postgres.sh");
+        writeln!(commands, "{command}").expect("tell postgres.sh");
         let mut answer = String::new();
         self.answers.read_line(&mut answer).expect("hear postgres.sh");
-        assert_eq!(answer.trim(), "ok");
+        assert_eq!(answer.trim(), "ok", "{command}");
     }
 }
 

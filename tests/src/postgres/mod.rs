@@ -1,6 +1,7 @@
 //! One server over PostgreSQL and a bucket; `replicas` has several.
 
 mod accounts;
+mod away;
 mod conformance;
 mod integrity;
 

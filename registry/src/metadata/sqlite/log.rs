@@ -93,7 +93,11 @@ mod tests {
     async fn sqlite_goes_on_in_a_lengthened_log_and_recovers_from_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = crashed(directory.path()).await;
-        let mut recovered = SqliteConnectOptions::new().filename(path).connect().await.unwrap();
+        let mut recovered = SqliteConnectOptions::new()
+            .filename(path)
+            .connect()
+            .await
+            .unwrap();
         assert_eq!(rows(&mut recovered).await, [0, 1, 2, 3, 4]);
     }
 
