@@ -13,6 +13,9 @@ pub struct Limits {
     /// The largest manifest that is accepted.
     #[serde(rename = "manifest_size_max", with = "units::size")]
     pub manifest_size_bytes_max: u64,
+    /// The largest blob that is accepted.
+    #[serde(rename = "blob_size_max", with = "units::size")]
+    pub blob_size_bytes_max: u64,
     /// An upload session without any request for this long is dropped.
     #[serde(with = "units::time")]
     pub upload_idle_max: Duration,
@@ -62,6 +65,7 @@ impl Default for Limits {
         Self {
             // The specification asks for 4 MiB at least; the conformance suite's largest has 3.9 MB.
             manifest_size_bytes_max: 4 * 1024 * 1024,
+            blob_size_bytes_max: 1 << 40,
             upload_idle_max: 24 * HOUR,
             upload_age_max: 7 * 24 * HOUR,
             undelete_window: 7 * 24 * HOUR,
@@ -90,6 +94,11 @@ impl Limits {
         require(
             self.manifest_size_bytes_max >= 1024,
             "limits.manifest_size_max",
+            "must be 1KiB at least: no image would fit",
+        )?;
+        require(
+            self.blob_size_bytes_max >= 1024,
+            "limits.blob_size_max",
             "must be 1KiB at least: no image would fit",
         )?;
         require(

@@ -198,6 +198,7 @@ impl From<RegistryError> for ApiError {
             E::ManifestTooLarge { limit } => {
                 new(Code::ManifestTooLarge).with_detail(json!({ "limit_bytes": limit }))
             }
+            E::BlobTooLarge { limit } => new(Code::TooLarge).with_detail(json!({ "limit_bytes": limit })),
             E::ManifestIncomplete { blobs, manifests, .. } => incomplete(blobs, manifests),
             E::Policy { rule, .. } => new(Code::Denied).with_detail(json!({ "rule": rule })),
             E::NotInTrash { .. } => new(Code::NotInTrash),

@@ -34,7 +34,7 @@ impl Registry {
             at: recorded(session, state),
             hasher: begun.hasher,
         };
-        let received = self.receive(source, body).await?;
+        let received = self.receive(source, chunk, body).await?;
         check_length(chunk, received.offset - state.offset)?;
         if !begun.other_algorithm {
             check_digest(expected, received.hasher.clone().finish())?;

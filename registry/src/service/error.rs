@@ -36,6 +36,8 @@ pub(crate) enum RegistryError {
         #[source]
         source: BodyError,
     },
+    #[error("blob has more than {limit} bytes, the most that this server takes (limits.blob_size_max)")]
+    BlobTooLarge { limit: u64 },
     #[error("content has digest {actual}, not {expected}")]
     DigestMismatch { expected: Digest, actual: Digest },
     #[error("manifest {reference} is not in repository {repository}")]

@@ -15,7 +15,7 @@ use futures::{Stream, StreamExt};
 use oci::{HashState, Hasher};
 
 use super::error::BodyError;
-use super::{Registry, RegistryError, Result, Session};
+use super::{Chunk, Registry, RegistryError, Result, Session};
 use crate::metadata::{Checkpoint, MetadataStore};
 use crate::storage::{
     ObjectName, Settle, Settled, StorageError, Upload, UploadId, UploadLog, UploadNotes, UploadWriter,
@@ -80,7 +80,17 @@ enum End {
 
 impl Registry {
     /// Receives a body. If it breaks off, what came is recorded before the error is returned.
-    pub(super) async fn receive(&self, source: Source<'_>, mut body: BodyStream) -> Result<Received> {
+    pub(super) async fn receive(
+        &self,
+        source: Source<'_>,
+        announced: Chunk,
+        mut body: BodyStream,
+    ) -> Result<Received> {
+        let length = announced.length.unwrap_or_default();
+        if let Err(error) = self.require_size(source.at.offset.saturating_add(length)) {
+            drain(body).await;
+            return Err(error);
+        }
         let mut pulse = Pulse {
             registry: self,
             session: source.session,
@@ -94,6 +104,7 @@ impl Registry {
                 hasher.update(piece);
             }
             let offset = source.at.offset + first.bytes as u64;
+            self.require_size(offset)?;
             return Ok(Received {
                 hasher,
                 offset,
@@ -113,7 +124,12 @@ impl Registry {
         let _turn = self.receiving.begin();
         if let Err(error) = ingest.run(first, &mut body).await {
             // A client that is told so can be told what to do about it.
-            if matches!(&error, RegistryError::Storage(error) if error.is_full()) {
+            let answered = match &error {
+                RegistryError::Storage(error) => error.is_full(),
+                RegistryError::BlobTooLarge { .. } => true,
+                _ => false,
+            };
+            if answered {
                 drain(body).await;
             }
             return Err(error);
@@ -124,6 +140,14 @@ impl Registry {
             pieces: Vec::new(),
             writer: Some(ingest.writer),
         })
+    }
+
+    fn require_size(&self, bytes: u64) -> Result<()> {
+        let limit = self.limits.blob_size_bytes_max;
+        if bytes > limit {
+            return Err(RegistryError::BlobTooLarge { limit });
+        }
+        Ok(())
     }
 
     /// Opens a session's bytes for the writer of `epoch`.
@@ -297,6 +321,7 @@ impl Ingest<'_> {
     /// Writes a batch on a blocking thread and hashes it here meanwhile: a batch is a fifth of a millisecond of hashing,
     /// and another thread would have to be woken for it.
     async fn process(&mut self, pieces: Vec<Bytes>, bytes: usize) -> Result<()> {
+        self.pulse.registry.require_size(self.offset + bytes as u64)?;
         let to_hash = pieces.clone();
         let hasher = &mut self.hasher;
         let hashing = async {

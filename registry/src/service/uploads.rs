@@ -237,7 +237,7 @@ impl Registry {
             at: recorded(session, state),
             hasher: begun.hasher,
         };
-        let mut received = self.receive(source, body).await?;
+        let mut received = self.receive(source, chunk, body).await?;
         check_length(chunk, received.offset - state.offset)?;
         if received.writer.is_none() && !received.pieces.is_empty() {
             let mut writer = self

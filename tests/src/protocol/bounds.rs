@@ -6,7 +6,7 @@ use std::net::{Shutdown, TcpStream};
 use serde_json::json;
 
 use crate::harness::image::{
-    Image, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, descriptor, gzip, noise, push_blob, sha256,
+    Image, OCI_CONFIG, OCI_INDEX, OCI_MANIFEST, descriptor, gzip, noise, push_blob, sha256, with_digest,
 };
 use crate::harness::server::Server;
 
@@ -68,6 +68,50 @@ fn manifest_with_a_million_layers_is_refused() {
         put.body(text).send().expect_error(400, "MANIFEST_INVALID");
     }
     generous.assert_healthy();
+}
+
+/// Whether its size is announced, comes in chunks or adds up in a session; what fits goes in.
+#[test]
+fn blobs_larger_than_the_limit_are_refused() {
+    const LIMIT: usize = MIB;
+    let mut server = Server::start_configured("[limits]\nblob_size_max = \"1MiB\"\n");
+    let (fits, large) = (noise(803, LIMIT), noise(804, LIMIT + 1));
+    push_blob(&server, "app", &fits);
+    let digest = sha256(&large);
+    let single = || server.request("POST", &format!("/v2/app/blobs/uploads/?digest={digest}"));
+    let pieces = || large.chunks(MIB / 4).map(<[u8]>::to_vec).collect::<Vec<_>>();
+    let told = single()
+        .body(large.clone())
+        .send()
+        .expect_error(413, "SIZE_INVALID");
+    assert!(told.text().contains("limits.blob_size_max"), "{}", told.text());
+    single()
+        .chunked(pieces())
+        .send()
+        .expect_error(413, "SIZE_INVALID");
+
+    let open = || {
+        server
+            .request("POST", "/v2/app/blobs/uploads/")
+            .send()
+            .expect(202)
+    };
+    let patch = |location: &str, bytes: &[u8]| server.request("PATCH", location).body(bytes).send();
+    let location = patch(&open().location(), &large[..LIMIT]).expect(202).location();
+    patch(&location, &large[LIMIT..]).expect_error(413, "SIZE_INVALID");
+    // The session stands where it stood.
+    let standing = server.request("GET", &location).send().expect(204);
+    assert_eq!(
+        standing.header("range"),
+        Some(format!("0-{}", LIMIT - 1).as_str())
+    );
+    let put = server.request("PUT", &with_digest(&location, &digest));
+    put.body(&large[LIMIT..]).send().expect_error(413, "SIZE_INVALID");
+    server
+        .request("HEAD", &format!("/v2/app/blobs/{digest}"))
+        .send()
+        .expect(404);
+    server.assert_healthy();
 }
 
 #[test]
