@@ -8,7 +8,7 @@ use crate::harness::server::Server;
 use crate::harness::tool::Tool;
 
 /// The file of a blob.
-fn object(server: &Server, digest: &str) -> PathBuf {
+pub(super) fn object(server: &Server, digest: &str) -> PathBuf {
     let hex = digest.strip_prefix("sha256:").expect("a sha256");
     let shard = server.data_dir().join("blobs/sha256").join(&hex[..2]);
     let entries = fs::read_dir(shard).expect("read the shard");

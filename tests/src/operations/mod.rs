@@ -9,4 +9,5 @@ mod shutdown;
 mod sink;
 mod space;
 mod traces;
+mod verify;
 mod webhooks;
