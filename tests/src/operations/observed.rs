@@ -92,6 +92,31 @@ fn value(metrics: &str, name: &str) -> u64 {
         .unwrap_or_else(|| panic!("{name}:\n{metrics}"))
 }
 
+/// One object a line, with the request's id: the caller's own, or one that the answer tells.
+#[test]
+fn json_logs_have_the_requests_ids() {
+    let mut server = Server::start_configured("[log]\nformat = \"json\"\n");
+    let own = "caller-7 \"quoted\"";
+    let absent = || server.request("GET", "/v2/app/manifests/absent");
+    let answer = absent().header("X-Request-Id", own).send().expect(404);
+    assert_eq!(answer.header("x-request-id"), Some(own));
+    let answer = absent().send().expect(404);
+    let given = answer.header("x-request-id").expect("an id").to_owned();
+    server.stop();
+    let log = server.log();
+    let lines: Vec<Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    for id in [own, &given] {
+        let line = lines.iter().find(|line| line["id"] == id);
+        let line = line.unwrap_or_else(|| panic!("no request {id} in\n{log}"));
+        assert_eq!(line["status"], 404, "{line}");
+        assert_eq!(line["path"], "/v2/app/manifests/absent", "{line}");
+        assert!(line["timestamp"].is_string() && line["micros"].is_u64(), "{line}");
+    }
+}
+
 #[test]
 fn the_package_has_a_unit_that_systemd_takes() {
     let out = paths::scratch();
