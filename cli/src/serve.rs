@@ -56,14 +56,23 @@ async fn serve(config: registry::Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
     let mut hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
-    let data_dir = config.data_dir.clone();
+    let (data_dir, format) = (config.data_dir.clone(), config.log.format);
     let server = match Server::start(config).await {
         Ok(server) => server,
         // A setting that is missing, as opposed to a machine that refuses.
         Err(error @ ServeError::Config(_)) => return Err(Usage(error.to_string()).into()),
         Err(error) => return Err(error).context("cannot start the server"),
     };
-    banner(&server, &data_dir);
+    match format {
+        LogFormat::Text => banner(&server, &data_dir),
+        // Who reads objects wants nothing else on standard error.
+        LogFormat::Json => tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            addresses = urls(&server).join(" "),
+            data_dir = %data_dir.display(),
+            "serving"
+        ),
+    }
     let reload = server.reload();
     let stop = async move {
         loop {
@@ -78,17 +87,17 @@ async fn serve(config: registry::Config) -> anyhow::Result<()> {
     server.run_until(stop).await.context("the server failed")
 }
 
-fn banner(server: &Server, data_dir: &std::path::Path) {
+fn urls(server: &Server) -> Vec<String> {
     let scheme = if server.is_tls() { "https" } else { "http" };
-    let addresses: Vec<String> = server
-        .addresses()
-        .iter()
-        .map(|address| format!("{scheme}://{address}"))
-        .collect();
+    let addresses = server.addresses().iter();
+    addresses.map(|address| format!("{scheme}://{address}")).collect()
+}
+
+fn banner(server: &Server, data_dir: &std::path::Path) {
     output::note(format_args!(
         "Layeryard {} serves on {}",
         env!("CARGO_PKG_VERSION"),
-        addresses.join(" and ")
+        urls(server).join(" and ")
     ));
     output::note(format_args!("Data is in {}", data_dir.display()));
     if let Some(address) = server

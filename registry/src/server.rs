@@ -212,6 +212,9 @@ impl Server {
             () = self.state.registry.metadata.broken() => true,
         };
         self.state.draining.store(true, Ordering::Relaxed);
+        if !broken {
+            tokio::time::sleep(self.state.registry.limits.shutdown_delay).await;
+        }
         remove_addresses(&self.run_dir);
         // Stop order: no new requests and the running ones finished, then background work, then the database.
         // Builds end first: their requests are the ones that would not finish by themselves.

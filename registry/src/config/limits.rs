@@ -37,6 +37,9 @@ pub struct Limits {
     /// Records of the build cache that nobody has used for so long go.
     #[serde(with = "units::time")]
     pub cache_unused_max: Duration,
+    /// How long a server that was told to stop goes on as before, but for `/readyz`: so long balancers may take to notice.
+    #[serde(with = "units::time")]
+    pub shutdown_delay: Duration,
     /// How long a stopping server waits for running transfers.
     #[serde(with = "units::time")]
     pub shutdown_grace: Duration,
@@ -73,6 +76,7 @@ impl Default for Limits {
             delete_delay: HOUR,
             collect_interval: Duration::from_secs(30),
             cache_unused_max: 30 * 24 * HOUR,
+            shutdown_delay: Duration::ZERO,
             shutdown_grace: Duration::from_secs(30),
             header_read_max: Duration::from_secs(75),
             body_stalled_max: Duration::from_secs(60),

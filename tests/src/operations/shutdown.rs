@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, setrlimit};
 
 use crate::harness::image::{Image, noise, push_blob, sha256};
+use crate::harness::processes::eventually;
 use crate::harness::server::Server;
 
 #[test]
@@ -59,6 +60,31 @@ fn a_stop_finishes_slow_transfers_and_takes_no_new_ones() {
         .send()
         .expect(200);
     assert!(got.body == uploaded);
+}
+
+/// A balancer asks for readiness and sends nobody once that fails; who comes until then is served.
+#[test]
+fn a_stop_is_announced_before_it_begins() {
+    let mut server = Server::start_configured("[limits]\nshutdown_delay = \"10s\"\n");
+    Image::small(9320).push(&server, "app", "before");
+    server.request("GET", "/readyz").send().expect(200);
+    kill_process(
+        Pid::from_raw(server.pid() as i32).expect("a process"),
+        Signal::TERM,
+    )
+    .expect("signal");
+    eventually("readiness ends", || {
+        let answer = server.request("GET", "/readyz").send();
+        answer.status == 503 && answer.text().contains("stopping")
+    });
+    server.request("GET", "/healthz").send().expect(200);
+    Image::small(9321).push(&server, "app", "meanwhile");
+    eventually("it takes no connections", || {
+        TcpStream::connect(server.address()).is_err()
+    });
+    server.stop();
+    server.restart();
+    Image::small(9321).assert_on(&server, "app", "meanwhile");
 }
 
 /// What a slow client does.

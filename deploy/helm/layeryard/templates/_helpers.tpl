@@ -41,7 +41,7 @@ metadata:
     {{- end }}
 spec:
   automountServiceAccountToken: false
-  # Longer than limits.shutdown_grace: running transfers end by themselves.
+  # Longer than limits.shutdown_delay and shutdown_grace together: running transfers end by themselves.
   terminationGracePeriodSeconds: 60
   {{- with .Values.image.pullSecrets }}
   imagePullSecrets:
