@@ -2,7 +2,7 @@
 ARG RUST_IMAGE=rust:1.95-bookworm
 ARG RUNTIME_IMAGE=debian:12-slim
 # Of Cargo.toml. `dev` is ready in half the time.
-ARG PROFILE=dist
+ARG PROFILE=release
 
 FROM ${RUST_IMAGE} AS build
 ARG PROFILE

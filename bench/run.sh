@@ -16,11 +16,11 @@ export LAYERYARD_PEERS_DIR=${LAYERYARD_PEERS_DIR:-$HOME/.cache/layeryard-peers}
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-target}
 
 tests/peers/install.sh debian rootfs distribution postgres s3 bench
-cargo build --profile dist --locked -p layeryard -p layeryard-bench
+cargo build --release --locked -p layeryard -p layeryard-bench
 
 # crun refuses a cgroup v2 hierarchy that has controllers beside v1 ones: in here, nobody sees such a one.
 exec unshare --mount --propagation private -- bash -c '
     if grep -qs . /sys/fs/cgroup/unified/cgroup.controllers; then umount /sys/fs/cgroup/unified; fi
-    dist=$CARGO_TARGET_DIR/dist
-    exec "$dist/bench" --layeryard "$dist/layeryard" --report bench/README.md "$@"
+    built=$CARGO_TARGET_DIR/release
+    exec "$built/bench" --layeryard "$built/layeryard" --report bench/README.md "$@"
 ' bench "$@"
