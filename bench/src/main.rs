@@ -32,7 +32,7 @@ use servers::Programs;
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The Layeryard to measure
-    #[arg(long, default_value = "target/dist/layeryard")]
+    #[arg(long, default_value = "target/release/layeryard")]
     layeryard: PathBuf,
     /// Where tests/peers/install.sh put the peers
     #[arg(long, env = "LAYERYARD_PEERS_DIR")]
