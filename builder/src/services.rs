@@ -96,6 +96,9 @@ pub struct CacheKey(pub String);
 pub struct StepRecord {
     pub layer: Descriptor,
     pub diff_id: Digest,
+    /// The chain of layers that the step ran on. Commands that write something else each time make chains that differ
+    /// under one key; a layer belongs on its own.
+    pub below: String,
     /// The layer's logical time, seconds since 1970.
     pub layer_time: i64,
     /// Instants of materialisation (nanoseconds since 1970, lowest and highest) of the step that made it.

@@ -9,7 +9,7 @@ use super::Build;
 use super::error::{BuildError, StepRef};
 use super::prepare::Prepared;
 use super::stage::memo_key;
-use super::state::{Info, LayerInfo, StageState};
+use super::state::{Info, LayerInfo, StageState, chain_name, chain_of};
 use crate::event::Event;
 use crate::layer::{Compressors, Diff, Layer, LayerTimes, upload};
 use crate::services::StepRecord;
@@ -72,10 +72,7 @@ impl Build<'_> {
         let layers: Vec<Info> = state.layers.iter().map(|layer| layer.info.clone()).collect();
         let task = tokio::spawn(async move {
             let chain = chain_of(&layers).await?;
-            let key = memo_key(
-                chain.as_ref().map_or("scratch", |chain| chain.as_str()),
-                &selector,
-            );
+            let key = memo_key(chain_name(chain.as_ref()), &selector);
             if let Err(error) = worker.services.cache.memo_put(&key, &value).await {
                 tracing::debug!(%error, selector, "could not store a memo");
             }
@@ -128,9 +125,11 @@ impl Worker {
                 code: None,
             });
         }
+        let below = chain_of(&below).await?;
         let record = StepRecord {
             layer: descriptor.clone(),
             diff_id,
+            below: chain_name(below.as_ref()).to_owned(),
             layer_time: prepared.time,
             inputs: prepared.inputs,
         };
@@ -154,7 +153,7 @@ impl Worker {
         };
         // Nobody may be waiting for it any more.
         done.send_replace(Some(Arc::new(info)));
-        let chain = ChainId::extend(chain_of(&below).await?.as_ref(), &diff_id, Some(prepared.time));
+        let chain = ChainId::extend(below.as_ref(), &diff_id, Some(prepared.time));
         self.store
             .set_chain(&snapshot, diff_id, chain)
             .map_err(|source| BuildError::Snapshot {
@@ -162,13 +161,4 @@ impl Worker {
                 source,
             })
     }
-}
-
-/// The name of a list of layers, once all are in the registry.
-async fn chain_of(layers: &[Info]) -> Result<Option<ChainId>, BuildError> {
-    let mut infos = Vec::with_capacity(layers.len());
-    for layer in layers {
-        infos.push(layer.get().await?);
-    }
-    Ok(super::state::chains(&infos).pop())
 }

@@ -10,7 +10,7 @@ use super::Build;
 use super::error::{BuildError, StepRef};
 use super::key::{Key, KeyBuilder};
 use super::prepare::Prepared;
-use super::state::{Info, LayerInfo, StageLayer, StageState};
+use super::state::{Info, LayerInfo, StageLayer, StageState, chain_name, chain_of};
 use crate::event::Event;
 use crate::layer::{EPOCH_FLOOR, base_epoch, rfc3339};
 use crate::plan::{Base, Mkdir, Operation, StageId, Step};
@@ -193,7 +193,7 @@ impl Build<'_> {
         records: &BTreeMap<CacheKey, StepRecord>,
         at: &StepRef,
     ) -> Result<bool, BuildError> {
-        if let Some(record) = records.get(&prepared.key.cache_key()) {
+        if let Some(record) = self.found(state, prepared, records).await? {
             let info = LayerInfo {
                 repository: self.input.repository.clone(),
                 descriptor: record.layer.clone(),
@@ -214,6 +214,21 @@ impl Build<'_> {
         }
         self.services.events.emit(Event::StepCached { step: at.step });
         Ok(true)
+    }
+
+    /// The step's record, if its layer belongs on the layers that this build has.
+    async fn found<'r>(
+        &self,
+        state: &StageState,
+        prepared: &Prepared,
+        records: &'r BTreeMap<CacheKey, StepRecord>,
+    ) -> Result<Option<&'r StepRecord>, BuildError> {
+        let Some(record) = records.get(&prepared.key.cache_key()) else {
+            return Ok(None);
+        };
+        let layers: Vec<_> = state.layers.iter().map(|layer| layer.info.clone()).collect();
+        let chain = chain_of(&layers).await?;
+        Ok((record.below == chain_name(chain.as_ref())).then_some(record))
     }
 
     /// `layer_time` is that of the layer the step made, if it made one.
@@ -239,7 +254,7 @@ impl Build<'_> {
         let Some(chain) = state.chain() else {
             return Ok(None);
         };
-        let key = memo_key(chain.as_ref().map_or("scratch", |chain| chain.as_str()), selector);
+        let key = memo_key(chain_name(chain.as_ref()), selector);
         let found = self.services.cache.memo_get(std::slice::from_ref(&key)).await;
         let mut found = found.map_err(|source| BuildError::Service {
             action: "look up a memo",

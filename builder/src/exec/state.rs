@@ -83,6 +83,20 @@ impl StageState {
     }
 }
 
+/// The name of a list of layers, once all are in the registry.
+pub(super) async fn chain_of(layers: &[Info]) -> Result<Option<ChainId>, BuildError> {
+    let mut infos = Vec::with_capacity(layers.len());
+    for layer in layers {
+        infos.push(layer.get().await?);
+    }
+    Ok(chains(&infos).pop())
+}
+
+/// How records and memos call a chain; no layers are a chain as well.
+pub(super) fn chain_name(chain: Option<&ChainId>) -> &str {
+    chain.map_or("scratch", ChainId::as_str)
+}
+
 /// The chain ids of every prefix of a list of layers.
 pub(super) fn chains(layers: &[Arc<LayerInfo>]) -> Vec<ChainId> {
     let mut chains: Vec<ChainId> = Vec::with_capacity(layers.len());

@@ -110,6 +110,30 @@ async fn a_step_on_cached_layers_makes_what_a_step_on_fresh_ones_makes() {
     assert_eq!(live.entry(2, "future2").mtime, 1_893_456_000);
 }
 
+/// A command that writes something else each time was run again alone: what stood on the old outcome is no layer for
+/// the new one.
+#[tokio::test]
+async fn a_layer_is_found_only_on_the_layers_that_it_was_made_on() {
+    let first = "FROM base\nRUN cat /proc/sys/kernel/random/uuid > /one\n";
+    let both = format!("{first}RUN cp /one /two\n");
+    let fixture = Fixture::new();
+    let before = fixture.build(&both).await;
+    assert_eq!(before.entry(1, "one").content, before.entry(2, "two").content);
+    let mut again = fixture.input(first);
+    again.no_cache = true;
+    fixture.build_input(again).await.unwrap();
+    fixture.memory.take_events();
+
+    let after = fixture.build(&both).await;
+    assert_ne!(after.entry(1, "one").content, before.entry(1, "one").content);
+    assert_eq!(after.entry(1, "one").content, after.entry(2, "two").content);
+    let ran = fixture.steps().into_iter().filter(|(_, what)| *what == "run");
+    assert_eq!(ran.count(), 1, "the first step was found, the second was not");
+    // Now both belong together.
+    assert_eq!(fixture.build(&both).await.digest, after.digest);
+    assert!(fixture.steps().iter().all(|(_, what)| *what == "cached"));
+}
+
 #[tokio::test]
 async fn no_cache_runs_everything_and_makes_the_same() {
     let fixture = Fixture::new();

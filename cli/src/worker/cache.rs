@@ -18,6 +18,7 @@ pub(crate) struct Cache {
 #[derive(Serialize, Deserialize)]
 struct StepResult {
     diff_id: Digest,
+    below: String,
     layer_time: i64,
     #[serde(default)]
     inputs: BTreeMap<String, String>,
@@ -64,12 +65,14 @@ impl CacheStore for Cache {
 fn read(record: CacheRecord) -> Option<StepRecord> {
     let StepResult {
         diff_id,
+        below,
         layer_time,
         inputs,
     } = serde_json::from_value(record.result).ok()?;
     Some(StepRecord {
         layer: record.layer,
         diff_id,
+        below,
         layer_time,
         inputs,
     })
@@ -79,11 +82,13 @@ fn write(record: &StepRecord) -> Result<CacheRecord, ServiceError> {
     let StepRecord {
         layer,
         diff_id,
+        below,
         layer_time,
         inputs,
     } = record.clone();
     let result = serde_json::to_value(StepResult {
         diff_id,
+        below,
         layer_time,
         inputs,
     });
@@ -105,6 +110,7 @@ mod tests {
         let record = StepRecord {
             layer: Descriptor::new("application/vnd.oci.image.layer.v1.tar+gzip", digest, 5),
             diff_id: Digest::sha256(b"tar"),
+            below: "scratch".to_owned(),
             layer_time: 1_700_000_000,
             inputs: BTreeMap::from([("command".into(), "x".into())]),
         };

@@ -249,4 +249,7 @@ fn builds_have_the_rights_of_their_user() {
     ] {
         send(&server, method, target, &basic("carl", "secret")).expect(403);
     }
+    // What its owner may do, a token for less may not.
+    let narrow = bearer(&token(&server, Some("bert"), "repository:team/app:pull"));
+    send(&server, "POST", "/api/v1/contexts", &narrow).expect_error(403, "DENIED");
 }

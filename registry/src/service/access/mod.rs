@@ -93,7 +93,7 @@ impl Principal {
 
     /// Whether it may send what builds are made of; where a build writes is checked with the build.
     pub(crate) fn may_build(&self) -> bool {
-        matches!(self, Self::Client(client) if client.rules.any(Action::Push))
+        matches!(self, Self::Client(client) if client.may_somewhere(Action::Push))
     }
 
     /// Whether it may run the whole server: accounts, collection, integrity.
@@ -147,6 +147,13 @@ impl Client {
     pub(crate) fn may_unscoped(&self, action: Action, repository: &RepoName) -> bool {
         self.rules.allow(action, repository)
             && self.cut.as_ref().is_none_or(|cut| cut.allow(action, repository))
+    }
+
+    /// Whether there can be a repository where it is allowed, by all that it came with.
+    fn may_somewhere(&self, action: Action) -> bool {
+        self.rules.any(action)
+            && self.cut.as_ref().is_none_or(|cut| cut.any(action))
+            && self.scope.as_ref().is_none_or(|scope| scope.any(action))
     }
 
     pub(crate) fn is_admin(&self) -> bool {

@@ -117,6 +117,11 @@ impl Scope {
                 .is_some_and(|actions| actions.allow(action))
     }
 
+    /// Whether there is a repository where it is allowed.
+    pub(crate) fn any(&self, action: Action) -> bool {
+        self.everything || self.repositories.values().any(|actions| actions.allow(action))
+    }
+
     /// Reads a token's claims. Actions and types that mean nothing here give nothing.
     pub(crate) fn of_claims(claims: &[AccessClaim]) -> Self {
         let mut scope = Self::default();

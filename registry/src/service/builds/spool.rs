@@ -26,6 +26,8 @@ pub(super) struct Spool {
     last_seq: u64,
     length: u64,
     truncated: bool,
+    /// What lies behind `length` is the rest of a write that failed or was given up.
+    torn: bool,
 }
 
 /// How far a spool has been written.
@@ -43,6 +45,7 @@ impl Spool {
             last_seq: 0,
             length: 0,
             truncated: false,
+            torn: false,
         }
     }
 
@@ -69,8 +72,13 @@ impl Spool {
                 self.file.insert(options)
             }
         };
+        if self.torn {
+            file.set_len(self.length).await?;
+        }
+        self.torn = true;
         file.write_all(&lines).await?;
         file.flush().await?;
+        self.torn = false;
         self.length += lines.len() as u64;
         self.last_seq = seq;
         Ok(self.extent())
@@ -195,6 +203,27 @@ mod tests {
             extent,
             "a cut line doesn't count"
         );
+    }
+
+    /// As on a disk that was full for a moment: readers go by the length, so nothing may lie in between.
+    #[tokio::test]
+    async fn what_a_failed_write_left_is_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("b.ndjson");
+        let mut spool = Spool::new(path.clone());
+        spool.append(1, vec![json!({"type": "a"})]).await.unwrap();
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .and_then(|mut file| io::Write::write_all(&mut file, b"{\"seq\":2,\"at"))
+            .unwrap();
+        spool.torn = true;
+        let extent = spool.append(2, vec![json!({"type": "b"})]).await.unwrap();
+        assert_eq!(extent_of(&path).await.unwrap(), extent);
+        let from = offset_after(&path, 1, extent).await.unwrap();
+        let rest = read(&path, from, extent.length).await.unwrap();
+        let event: NumberedEvent = serde_json::from_slice(&rest).unwrap();
+        assert_eq!((event.seq, event.event["type"].as_str()), (2, Some("b")));
     }
 
     #[tokio::test]
