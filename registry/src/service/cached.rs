@@ -18,8 +18,8 @@ use crate::metadata::{StoredBlob, StoredManifest};
 
 /// Manifest bytes kept in memory.
 const MANIFEST_CACHE_BYTES: u64 = 16 * 1024 * 1024;
-/// Tags kept in memory; each takes some 300 bytes. Enough for every tag of a repository with 100,000.
-const TAG_CACHE_ENTRIES: u64 = 128 * 1024;
+/// Tags kept in memory; each takes some 300 bytes.
+const TAG_CACHE_ENTRIES: u64 = 64 * 1024;
 /// Blob locations kept in memory.
 const BLOB_CACHE_ENTRIES: u64 = 16 * 1024;
 /// Generations are kept for hashes of names; two names that share one only lose entries too early.

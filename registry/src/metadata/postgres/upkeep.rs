@@ -16,9 +16,7 @@ const REAPER_LEASE_MICROS: i64 = 300_000_000;
 /// An object that no table knows is kept this long: the database may be the one that is wrong.
 const ORPHAN_DELAY_MICROS: i64 = 7 * 24 * 3_600_000_000;
 
-/// Not those that somebody is writing: a client may be slower than sessions idle.
 pub(super) const EXPIRED: &str = "SELECT id FROM uploads WHERE expires_at <= now_micros()
-     AND (writer IS NULL OR writer_until < now_micros())
      ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED";
 
 pub(super) const DUE: &str = "SELECT key, size FROM doomed

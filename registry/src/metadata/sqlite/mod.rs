@@ -268,14 +268,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_living_writer_keeps_its_session() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("registry.db");
-        let store = Sqlite::open(&path, &suite::content::impatient()).await.unwrap();
-        suite::content::a_living_writer_keeps_its_session(&store).await;
-    }
-
-    #[tokio::test]
     async fn it_collects_garbage_as_the_contract_says() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("registry.db");

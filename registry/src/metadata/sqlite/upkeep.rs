@@ -23,11 +23,9 @@ impl Upkeep for Sqlite {
             .run(Async, move |connection| {
                 Box::pin(async move {
                     let now = now();
-                    // Not those that somebody is writing: a client may be slower than sessions idle.
                     let expired: Vec<(Vec<u8>, Option<String>)> = sqlx::query_as(
                         "DELETE FROM uploads WHERE id IN
-                             (SELECT id FROM uploads WHERE expires_at <= $1
-                                 AND (writer IS NULL OR writer_until < $1) ORDER BY expires_at LIMIT $2)
+                             (SELECT id FROM uploads WHERE expires_at <= $1 ORDER BY expires_at LIMIT $2)
                          RETURNING id, key",
                     )
                     .bind(now)

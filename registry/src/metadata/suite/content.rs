@@ -1,11 +1,8 @@
 //! Uploads, blobs, links, cache records.
 
-use std::time::Duration;
-
 use oci::{Algorithm, Digest, Hasher};
 
 use super::*;
-use crate::config::Limits;
 
 pub(super) async fn sessions_have_one_writer_and_move_forward(store: &dyn MetadataStore) {
     let (here, there) = (repo("sessions"), repo("elsewhere"));
@@ -180,34 +177,6 @@ pub(super) async fn names_are_in_one_place_and_only_doomed_ones_are_handed_out(s
 
     assert_eq!(store.without_session(&[third, fourth]).await.unwrap(), [fourth]);
     assert_eq!(store.expire_uploads(10).await.unwrap(), [], "nothing is old yet");
-}
-
-/// Idle sessions expire at once.
-pub(crate) fn impatient() -> Limits {
-    Limits {
-        upload_idle_max: Duration::ZERO,
-        ..Limits::default()
-    }
-}
-
-/// On a store with these limits: who is writing is not idle, however long the bytes take.
-pub(crate) async fn a_living_writer_keeps_its_session(store: &dyn MetadataStore) {
-    let here = repo("slow");
-    let digest = Digest::sha256(b"slow");
-    let key = new_key(&digest);
-    let (id, _) = session(store, &here, closing(digest, &key)).await;
-    assert_eq!(store.expire_uploads(10).await.unwrap(), []);
-    let released = Checkpoint {
-        id,
-        epoch: 1,
-        offset: 0,
-        hash_state: None,
-        notes: None,
-        release: true,
-    };
-    assert!(store.checkpoint_upload(released).await.unwrap());
-    assert_eq!(store.expire_uploads(10).await.unwrap(), [id]);
-    assert_eq!(claimed(store).await, [key], "its bytes may go");
 }
 
 async fn claimed(store: &dyn MetadataStore) -> Vec<ObjectName> {

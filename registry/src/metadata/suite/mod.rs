@@ -2,7 +2,7 @@
 
 mod accounts;
 pub(crate) mod collection;
-pub(crate) mod content;
+mod content;
 mod events;
 mod leases;
 mod naming;

@@ -43,13 +43,6 @@ async fn open_with(url: &str, limits: &Limits) -> Postgres {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_living_writer_keeps_its_session() {
-    let url = TestServer::shared().database().await;
-    let store = open_with(&url, &suite::content::impatient()).await;
-    suite::content::a_living_writer_keeps_its_session(&store).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn it_collects_garbage_as_the_contract_says() {
     let url = TestServer::shared().database().await;
     suite::collection::run(&open_with(&url, &suite::collection::limits()).await).await;
