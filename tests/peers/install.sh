@@ -58,11 +58,12 @@ group_distribution() {
     go_program distribution github.com/distribution/distribution/v3/cmd/registry "$DISTRIBUTION"
 }
 
-# The newest engine wants its own containerd, shim and runc beside it in PATH; Debian's runc is too old for it. ctr is
-# containerd's own client.
+# The newest engine wants its own containerd, shim, runc and docker-proxy beside it in PATH; Debian's runc is too old for
+# it. ctr is containerd's own client.
 group_engine() {
     debian_packages libseccomp-dev pkg-config gcc libc6-dev
     go_program dockerd github.com/moby/moby/v2/cmd/dockerd "$DOCKERD"
+    go_program docker-proxy github.com/moby/moby/v2/cmd/docker-proxy "$DOCKERD"
     go_program containerd github.com/containerd/containerd/v2/cmd/containerd "$CONTAINERD"
     go_program ctr github.com/containerd/containerd/v2/cmd/ctr "$CONTAINERD"
     go_program containerd-shim-runc-v2 github.com/containerd/containerd/v2/cmd/containerd-shim-runc-v2 "$CONTAINERD"
