@@ -13,6 +13,7 @@ use anyhow::{Context as _, anyhow};
 use client::api::{BuildOutcome, BuildRequest, BuildStatus};
 use client::api_client::Api;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
 
 use crate::args::{BuildArgs, ProgressMode};
 use crate::failure::Cancelled;
@@ -52,21 +53,22 @@ pub(crate) async fn run(args: BuildArgs) -> anyhow::Result<()> {
 /// Shows the build until it ends; an interrupt cancels it, a second one leaves it alone.
 async fn watch(api: &Api, id: &str, mut stop: Stop, mut screen: Screen) -> anyhow::Result<BuildStatus> {
     let mut events = api.events(id, 0);
-    let mut cancelled = false;
+    // Once it is cancelled: how long its end is waited for.
+    let mut patience = None;
     let shown = loop {
         tokio::select! {
             biased;
             () = stop.wait() => {
-                if cancelled {
+                if patience.is_some() {
                     break Err(anyhow::Error::from(Cancelled));
                 }
-                cancelled = true;
+                patience = Some(Instant::now() + CANCEL_WAIT);
                 // It may have ended at this very moment; its events tell.
                 if let Err(error) = api.cancel_build(id).await {
                     output::warn(format_args!("cannot cancel the build: {error}"));
                 }
             }
-            () = tokio::time::sleep(CANCEL_WAIT), if cancelled => break Err(Cancelled.into()),
+            () = sleep_until(patience.unwrap_or_else(Instant::now)), if patience.is_some() => break Err(Cancelled.into()),
             event = events.next() => match event {
                 Ok(Some(event)) => screen.show(&event)?,
                 Ok(None) => break Ok(()),

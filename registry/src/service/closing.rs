@@ -4,7 +4,8 @@ use oci::{Algorithm, Digest, Hasher};
 
 use futures::StreamExt;
 
-use super::ingest::{BodyStream, Received, Source};
+use super::batches::BodyStream;
+use super::ingest::{Received, Source};
 use super::{Chunk, Registry, RegistryError, Result, Session};
 use crate::metadata::{CommitBlob, CommitOutcome, UploadState};
 use crate::storage::{ObjectName, Upload};

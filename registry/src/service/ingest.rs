@@ -1,36 +1,24 @@
 //! A request's body on its way to the store: received, hashed and written at the same time.
 //!
-//! One batch is hashed and written at the same time, while the next one is received. Two batches are all
-//! the memory an upload takes, however large it is, and the more uploads run, the smaller theirs are. A body that fits into one small batch is only collected.
+//! One batch is hashed and written at the same time, while the next one is received. Two batches are all the memory an
+//! upload takes, however large it is. A body that fits into one small batch is only collected.
 
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
 use oci::{HashState, Hasher};
 
-use super::error::BodyError;
+use super::batches::{Batch, BodyStream, End, drain, next_batch};
 use super::{Chunk, Registry, RegistryError, Result, Session};
 use crate::metadata::{Checkpoint, MetadataStore};
 use crate::storage::{
     ObjectName, Settle, Settled, StorageError, Upload, UploadId, UploadLog, UploadNotes, UploadWriter,
 };
 use crate::traces::Traced as _;
-
-/// A request's body.
-pub(crate) type BodyStream = Pin<Box<dyn Stream<Item = Result<Bytes, BodyError>> + Send>>;
-
-/// What is hashed and written at once of one body …
-const BATCH_BYTES_MAX: usize = 256 * 1024;
-/// … though not less than this, which is worth a thread's waking …
-const BATCH_BYTES_MIN: usize = 64 * 1024;
-/// … and of all bodies together.
-const BATCHES_BYTES: usize = 4 * 1024 * 1024;
 
 /// A body up to this is hashed where it is and stored in one go: waking a thread would cost more.
 const SMALL_BYTES: usize = 64 * 1024;
@@ -39,11 +27,6 @@ const SMALL_BYTES: usize = 64 * 1024;
 const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;
 /// … and after this long, which also tells that the writer lives (it is given up after three times this).
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
-
-/// How much of a refused body is read …
-const DRAINED_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// … and for how long.
-const DRAINED_FOR_MAX: Duration = Duration::from_secs(5);
 
 /// Where a body goes.
 pub(super) struct Source<'a> {
@@ -64,18 +47,6 @@ pub(super) struct Received {
     pub(super) pieces: Vec<Bytes>,
     /// The writer of a larger one.
     pub(super) writer: Option<Box<dyn UploadWriter>>,
-}
-
-struct Batch {
-    pieces: Vec<Bytes>,
-    bytes: usize,
-    end: End,
-}
-
-enum End {
-    NotYet,
-    Whole,
-    Broken(BodyError),
 }
 
 impl Registry {
@@ -163,30 +134,6 @@ impl Registry {
             epoch,
         };
         Ok(self.store.open_upload(at, Box::new(log)).await?)
-    }
-}
-
-/// How many large bodies are coming in.
-#[derive(Default)]
-pub(super) struct Receiving(AtomicUsize);
-
-struct Turn<'a>(&'a Receiving);
-
-impl Receiving {
-    fn begin(&self) -> Turn<'_> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Turn(self)
-    }
-
-    fn batch_bytes(&self) -> usize {
-        let running = self.0.load(Ordering::Relaxed).max(1);
-        (BATCHES_BYTES / running).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -354,62 +301,5 @@ impl Ingest<'_> {
         self.pulse.tell(self.offset, Some(state), notes).await?;
         self.recorded = self.offset;
         Ok(())
-    }
-}
-
-/// Reads what is left of a refused request's body, within bounds: a connection that is closed over unread bytes is reset,
-/// and the client may never see the answer.
-pub(crate) async fn drain(mut body: BodyStream) {
-    let reading = async {
-        let mut read = 0;
-        while let Some(Ok(piece)) = body.next().await
-            && read <= DRAINED_BYTES_MAX
-        {
-            read += piece.len();
-        }
-    };
-    // A client that takes longer has to live with it.
-    let _ = tokio::time::timeout(DRAINED_FOR_MAX, reading).await;
-}
-
-/// Takes what comes until it is `limit` bytes or more.
-async fn next_batch(body: &mut BodyStream, limit: usize) -> Batch {
-    let mut batch = Batch {
-        pieces: Vec::new(),
-        bytes: 0,
-        end: End::NotYet,
-    };
-    while batch.bytes <= limit {
-        match body.next().await {
-            Some(Ok(piece)) => {
-                batch.bytes += piece.len();
-                batch.pieces.push(piece);
-            }
-            Some(Err(error)) => {
-                batch.end = End::Broken(error);
-                break;
-            }
-            None => {
-                batch.end = End::Whole;
-                break;
-            }
-        }
-    }
-    batch
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_shrink_while_many_bodies_come_in() {
-        let receiving = Receiving::default();
-        let turns: Vec<_> = (0..32).map(|_| receiving.begin()).collect();
-        assert_eq!(receiving.batch_bytes(), BATCHES_BYTES / 32);
-        let more: Vec<_> = (0..1000).map(|_| receiving.begin()).collect();
-        assert_eq!(receiving.batch_bytes(), BATCH_BYTES_MIN);
-        drop((turns, more));
-        assert_eq!(receiving.batch_bytes(), BATCH_BYTES_MAX);
     }
 }

@@ -1,6 +1,7 @@
 //! What a registry does, without HTTP.
 
 pub(crate) mod access;
+mod batches;
 mod blobs;
 pub(crate) mod building;
 pub(crate) mod builds;
@@ -31,10 +32,10 @@ use std::sync::Arc;
 use tracing::Span;
 
 pub(crate) use access::{Action, Principal, Tokens};
+pub(crate) use batches::{BodyStream, drain};
 pub(crate) use blobs::OpenBlob;
 pub(crate) use building::Building;
 pub(crate) use error::{BodyError, RegistryError, Result};
-pub(crate) use ingest::{BodyStream, drain};
 pub(crate) use jobs::{JobMetrics, Jobs};
 pub(crate) use manifests::PushManifest;
 pub(crate) use uploads::{Chunk, Session};
@@ -64,7 +65,7 @@ pub(crate) struct Registry {
     pub(crate) collection: CollectionMetrics,
     pulls: PullCounts,
     policies: Policies,
-    receiving: ingest::Receiving,
+    receiving: batches::Receiving,
 }
 
 impl Registry {
@@ -86,7 +87,7 @@ impl Registry {
             collection: CollectionMetrics::default(),
             pulls: PullCounts::new(),
             policies: Policies::default(),
-            receiving: ingest::Receiving::default(),
+            receiving: batches::Receiving::default(),
         }
     }
 

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use oci::{Algorithm, Digest, RepoName};
 
+use super::batches::{BodyStream, drain};
 use super::closing::{check_length, recorded};
-use super::ingest::{BodyStream, Source, drain, settled_now};
+use super::ingest::{Source, settled_now};
 use super::{Registry, RegistryError, Result};
 use crate::metadata::{Checkpoint, ClaimOutcome, ClaimUpload, Closing, NewUpload, UploadState};
 use crate::report::chain;

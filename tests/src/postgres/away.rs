@@ -3,6 +3,7 @@
 use super::Backends;
 use crate::harness::image::{Image, noise, sha256};
 use crate::harness::processes::eventually;
+use crate::harness::server::Server;
 
 #[test]
 fn what_is_away_is_named_and_comes_back() {
@@ -13,26 +14,14 @@ fn what_is_away_is_named_and_comes_back() {
     server.request("GET", "/readyz").send().expect(200);
 
     backends.gateway.pause();
-    let told = server.request("GET", "/readyz").send();
-    let told = told.expect_error(503, "UNAVAILABLE").text();
-    assert!(
-        told.contains("blob store") && !told.contains("database"),
-        "{told}"
-    );
-    server.request("GET", "/healthz").send().expect(200);
+    assert_unready(&server, "blob store", "database");
     backends.gateway.resume();
     eventually("the bucket is back", || {
         server.request("GET", "/readyz").send().status == 200
     });
 
     backends.postgres.stop();
-    let told = server.request("GET", "/readyz").send();
-    let told = told.expect_error(503, "UNAVAILABLE").text();
-    assert!(
-        told.contains("database") && !told.contains("blob store"),
-        "{told}"
-    );
-    server.request("GET", "/healthz").send().expect(200);
+    assert_unready(&server, "database", "blob store");
     let absent = sha256(&noise(3101, 10));
     for (method, target) in [
         ("GET", "/v2/app/manifests/v1".to_owned()),
@@ -57,4 +46,12 @@ fn what_is_away_is_named_and_comes_back() {
     image.assert_on(&server, "app", "v1");
     Image::small(3102).push(&server, "app", "v2");
     server.assert_healthy();
+}
+
+/// The server lives, and says which part keeps it from working.
+fn assert_unready(server: &Server, missing: &str, there: &str) {
+    let told = server.request("GET", "/readyz").send();
+    let told = told.expect_error(503, "UNAVAILABLE").text();
+    assert!(told.contains(missing) && !told.contains(there), "{told}");
+    server.request("GET", "/healthz").send().expect(200);
 }
