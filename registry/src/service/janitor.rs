@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::jobs::{Next, Scope};
 use super::{Jobs, Registry, Result};
+use crate::report::chain;
 
 /// Between two rounds.
 const ROUND: Duration = Duration::from_secs(30);
@@ -61,19 +62,38 @@ impl Registry {
     pub(crate) async fn clean_some(&self) -> Result<bool> {
         let expired = self.metadata.expire_uploads(BATCH).await?;
         for upload in &expired {
-            self.store.discard_upload(*upload).await?;
+            if let Err(error) = self.store.discard_upload(*upload).await {
+                let error = chain(&error);
+                tracing::warn!(%upload, error, "bytes of an expired upload stay until strays are looked for");
+            }
         }
         let doomed = self.metadata.claim_doomed(BATCH).await?;
-        let mut keys = Vec::with_capacity(doomed.len());
+        let claimed = doomed.len();
+        let (mut gone, mut away) = (Vec::with_capacity(claimed), None);
         for object in doomed {
-            self.store.delete(&object.key).await?;
-            self.collection.freed(object.size);
-            keys.push(object.key);
+            match self.store.delete(&object.key).await {
+                Ok(()) => {
+                    self.collection.freed(object.size);
+                    gone.push(object.key);
+                }
+                // The others would only wait for it as long.
+                Err(error) if error.is_unavailable() => {
+                    away = Some(error);
+                    break;
+                }
+                Err(error) => {
+                    let error = chain(&error);
+                    tracing::warn!(key = %object.key, error, "an object is not deleted: tried again when its claim ends");
+                }
+            }
         }
-        if !keys.is_empty() {
-            self.metadata.forget_doomed(&keys).await?;
+        if !gone.is_empty() {
+            self.metadata.forget_doomed(&gone).await?;
         }
-        Ok(expired.len().max(keys.len()) >= BATCH as usize)
+        match away {
+            Some(error) => Err(error.into()),
+            None => Ok(expired.len().max(claimed) >= BATCH as usize),
+        }
     }
 
     /// Drops the bytes of sessions that ended while their bytes were being removed.

@@ -48,6 +48,7 @@ impl Registry {
         jobs.start("journal", ROUND, Scope::Singleton, move |turn| {
             let registry = Arc::clone(&registry);
             async move {
+                registry.close_gap().await?;
                 for _ in 0..ROUNDS_A_TURN {
                     // Asked first, so that what came before the stop is written after it.
                     let stopping = turn.is_stopping();
@@ -100,6 +101,22 @@ impl Registry {
             self.store.delete_file(name).await?;
         }
         Ok(())
+    }
+
+    /// A journal that was copied before its database lacks what came in between, which only the database has: a snapshot
+    /// has it. Before the next segment, after which nobody would see that some are missing.
+    async fn close_gap(&self) -> Result<()> {
+        let position = self.metadata.journal_position().await?;
+        let journal = Names::list(&*self.store).await?.position();
+        if journal.head >= position.head {
+            return Ok(());
+        }
+        tracing::info!(
+            journal = journal.head,
+            database = position.head,
+            "the journal lacks segments: a snapshot takes their place"
+        );
+        self.write_snapshot(position).await
     }
 
     /// Writes all manifests and their tags.

@@ -93,7 +93,11 @@ impl Names {
     /// How far the journal goes. The segment at which a snapshot was made is kept, so there is always one.
     pub(super) fn position(&self) -> JournalPosition {
         let segments = self.segments.iter().filter_map(|name| segment_position(name));
-        segments.fold(JournalPosition::default(), |furthest, position| JournalPosition {
+        let begin = JournalPosition {
+            head: self.snapshot().unwrap_or_default(),
+            last_event: 0,
+        };
+        segments.fold(begin, |furthest, position| JournalPosition {
             head: furthest.head.max(position.head),
             last_event: furthest.last_event.max(position.last_event),
         })

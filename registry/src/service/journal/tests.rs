@@ -138,6 +138,40 @@ async fn a_lost_database_comes_back_with_its_tags() {
     assert_eq!(tagged(&open(path).await, "v2").await, Some(again));
 }
 
+/// As a backup has it: the journal is copied first, so that it is never newer than its database.
+#[tokio::test]
+async fn a_journal_that_is_older_than_its_database_is_completed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let segments = || {
+        let names = std::fs::read_dir(path.join("meta/j")).unwrap();
+        let names = names.map(|entry| entry.unwrap().path());
+        names.collect::<std::collections::BTreeSet<_>>()
+    };
+    let registry = open(path).await;
+    let first = push(&registry, "one", "v1").await;
+    registry.journal_events(&turn()).await.unwrap();
+    let copied = segments();
+    let second = push(&registry, "two", "v2").await;
+    registry.journal_events(&turn()).await.unwrap();
+    for lost in segments().difference(&copied) {
+        std::fs::remove_file(lost).unwrap();
+    }
+    assert!(registry.journal_ahead().await.unwrap().is_none());
+    registry.close_gap().await.unwrap();
+    registry.close_gap().await.unwrap();
+    let third = push(&registry, "three", "v3").await;
+    registry.journal_events(&turn()).await.unwrap();
+    close(registry).await;
+    crate::rebuild::rebuild_metadata(&config(path), true)
+        .await
+        .unwrap();
+    let rebuilt = open(path).await;
+    for (tag, digest) in [("v1", first), ("v2", second), ("v3", third)] {
+        assert_eq!(tagged(&rebuilt, tag).await, Some(digest), "{tag}");
+    }
+}
+
 #[tokio::test]
 async fn a_database_from_a_backup_is_noticed_and_brought_up_to_date() {
     let directory = tempfile::tempdir().unwrap();
