@@ -20,7 +20,7 @@ use super::body::Watched;
 use super::connection::Caller;
 use super::held::hold;
 use super::principal::{Asked, log_in_first};
-use super::record::{Answered, Audited, origin};
+use super::record::{Answered, Asker, Audited, origin};
 use super::route::{Kind, Route, is_text};
 use super::{
     ApiError, AppState, Code, Outbox, api, blobs, catalog, manifests, referrers, spans, tags, uploads,
@@ -219,6 +219,9 @@ impl App {
         }
         let could_log_in = self.state.could_log_in(&arrival, request.headers());
         let asked = Asked::of(request.uri(), request.headers(), &arrival);
+        let asker = Asker::new(arrival.address, could_log_in);
+        let asked_for = format!("{} {}", request.method(), request.uri().path());
+        request.extensions_mut().insert(asker.clone());
         request.extensions_mut().insert(arrival);
         // The router's error type has no values.
         let mut response = self
@@ -227,6 +230,11 @@ impl App {
             .oneshot(request)
             .await
             .unwrap_or_else(|never| match never {});
+        let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        if let Some(who) = asker.who().filter(|_| refused && !could_log_in) {
+            let audit = &self.state.gate.audit;
+            audit.refused("api", &who, asker.address, &asked_for);
+        }
         if could_log_in {
             *response.status_mut() = log_in_first(response.status());
         }
@@ -249,11 +257,11 @@ impl App {
         let asked = Asked::of(request.uri(), request.headers(), &arrival);
         let could_log_in = self.state.could_log_in(&arrival, request.headers());
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let mut actor = None;
+        let asker = Asker::new(arrival.address, could_log_in);
         let audited = Audited::of(&route, &method);
         let answer = match self.state.principal(&arrival, request.headers()).await {
             Ok(principal) => {
-                actor = audited.as_ref().map(|_| principal.actor());
+                asker.is(&principal);
                 let call = Call {
                     state: &self.state,
                     principal,
@@ -266,8 +274,12 @@ impl App {
             }
             Err(error) => Err(error),
         };
-        if let (Some(audited), Some(actor)) = (&audited, &actor) {
-            audited.record(&self.state, actor, arrival.address, &answer);
+        match &answer {
+            Ok(_) => audited.granted(&self.state.gate.audit, &asker),
+            Err(error) if error.is_refusal() => {
+                audited.refused(&self.state.gate.audit, &asker, uri.path());
+            }
+            Err(_) => {}
         }
         answer.map_err(|error| {
             let error = if could_log_in { error.into_log_in() } else { error };

@@ -44,6 +44,7 @@ async fn create(
         .and_then(|host| host.to_str().ok())
         .map(str::to_owned);
     let id = Box::pin(state.building.builds.create(&principal, request, host)).await?;
+    state.audit(&principal, "build", &id);
     let location = format!("/api/v1/builds/{id}");
     Ok((
         StatusCode::CREATED,
@@ -71,6 +72,7 @@ async fn cancel(
     Path(id): Path<String>,
 ) -> Result<StatusCode, ApiError> {
     state.building.builds.cancel(&principal, &id).await?;
+    state.audit(&principal, "cancel build", &id);
     Ok(StatusCode::ACCEPTED)
 }
 

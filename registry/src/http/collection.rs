@@ -35,6 +35,7 @@ async fn status(State(state): State<AppState>, principal: Principal) -> Result<J
 
 async fn run(State(state): State<AppState>, principal: Principal) -> Result<Json<Round>, ApiError> {
     principal.require_admin()?;
+    state.audit(&principal, "gc run", "");
     let registry = std::sync::Arc::clone(&state.registry);
     // Whoever hangs up has asked for it all the same.
     let round = tokio::spawn(async move { registry.collect(|| false).await });
@@ -45,6 +46,7 @@ async fn run(State(state): State<AppState>, principal: Principal) -> Result<Json
 async fn confirm(State(state): State<AppState>, principal: Principal) -> Result<Response, ApiError> {
     principal.require_admin()?;
     state.registry.confirm_collection().await?;
+    state.audit(&principal, "gc confirm", "");
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -117,7 +119,15 @@ async fn undelete(
         force: request.force,
         actor: principal.actor(),
     };
-    Ok(Json(state.registry.undelete(undelete).await?))
+    let what = [
+        Some(undelete.repository.to_string()),
+        undelete.tag.as_ref().map(ToString::to_string),
+        undelete.digest.as_ref().map(ToString::to_string),
+    ];
+    let undeleted = state.registry.undelete(undelete).await?;
+    let what: Vec<String> = what.into_iter().flatten().collect();
+    state.audit(&principal, "undelete", &what.join(" "));
+    Ok(Json(undeleted))
 }
 
 fn position(text: &str) -> Option<(i64, i64)> {

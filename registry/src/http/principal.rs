@@ -8,6 +8,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use oci::RepoName;
 
+use super::record::Asker;
 use super::{ApiError, AppState, Code};
 use crate::service::access::{AccessError, Arrival, Shown};
 use crate::service::{Action, Principal, RegistryError};
@@ -173,6 +174,10 @@ impl FromRequestParts<AppState> for Principal {
             ..Arrival::default()
         };
         let arrival = parts.extensions.get::<Arrival>().unwrap_or(&unknown);
-        state.principal(arrival, &parts.headers).await
+        let principal = state.principal(arrival, &parts.headers).await?;
+        if let Some(asker) = parts.extensions.get::<Asker>() {
+            asker.is(&principal);
+        }
+        Ok(principal)
     }
 }

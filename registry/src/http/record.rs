@@ -1,41 +1,83 @@
 //! What is written down of a request: a line in the log, what the audit log and webhooks say of its sender.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::body::Body;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
-use super::AppState;
-use super::app::Answer;
 use super::route::Route;
 use crate::metadata::Origin;
+use crate::service::Principal;
+use crate::service::access::Audit;
 
-/// A request that the audit log tells of.
+/// What the audit log calls a request.
 pub(super) struct Audited {
     event: &'static str,
-    what: String,
+    /// Of a change, which is told of also when it is granted.
+    change: Option<String>,
 }
 
 impl Audited {
-    pub(super) fn of(route: &Route, method: &Method) -> Option<Self> {
-        let (event, what) = match (route, method) {
-            (Route::Manifest(name, reference), &Method::PUT) => ("push", format!("{name} {reference}")),
-            (Route::Manifest(name, reference), &Method::DELETE) => ("delete", format!("{name} {reference}")),
-            (Route::Blob(name, digest), &Method::DELETE) => ("delete", format!("{name} {digest}")),
-            _ => return None,
+    pub(super) fn of(route: &Route, method: &Method) -> Self {
+        let event = match *method {
+            Method::GET | Method::HEAD => "pull",
+            Method::DELETE => "delete",
+            _ => "push",
         };
-        Some(Self { event, what })
+        let change = match (route, method) {
+            (Route::Manifest(name, reference), &Method::PUT | &Method::DELETE) => {
+                Some(format!("{name} {reference}"))
+            }
+            (Route::Blob(name, digest), &Method::DELETE) => Some(format!("{name} {digest}")),
+            _ => None,
+        };
+        Self { event, change }
     }
 
-    pub(super) fn record(&self, state: &AppState, actor: &str, address: Option<IpAddr>, answer: &Answer) {
-        match answer {
-            Ok(_) => state.gate.audit.granted(self.event, actor, address, &self.what),
-            Err(error) if error.is_refusal() => {
-                state.gate.audit.refused(self.event, actor, address, &self.what);
-            }
-            Err(_) => {}
+    pub(super) fn granted(&self, audit: &Audit, asker: &Asker) {
+        if let (Some(change), Some(who)) = (&self.change, asker.who()) {
+            audit.granted(self.event, &who, asker.address, change);
         }
+    }
+
+    /// A first request without credentials is how clients learn to show some: nothing to tell of, unless it would have
+    /// changed something.
+    pub(super) fn refused(&self, audit: &Audit, asker: &Asker, path: &str) {
+        let Some(who) = asker.who() else { return };
+        match &self.change {
+            Some(change) => audit.refused(self.event, &who, asker.address, change),
+            None if asker.could_log_in => {}
+            None => audit.refused(self.event, &who, asker.address, path),
+        }
+    }
+}
+
+/// Who sent a request, for the audit log. Without a principal their credentials were wrong, which was told already.
+#[derive(Clone, Default)]
+pub(super) struct Asker {
+    principal: Arc<OnceLock<Principal>>,
+    pub(super) address: Option<IpAddr>,
+    pub(super) could_log_in: bool,
+}
+
+impl Asker {
+    pub(super) fn new(address: Option<IpAddr>, could_log_in: bool) -> Self {
+        Self {
+            principal: Arc::default(),
+            address,
+            could_log_in,
+        }
+    }
+
+    pub(super) fn is(&self, principal: &Principal) {
+        // A request has one principal, however often it is looked for.
+        let _ = self.principal.set(principal.clone());
+    }
+
+    pub(super) fn who(&self) -> Option<String> {
+        self.principal.get().map(Principal::actor)
     }
 }
 

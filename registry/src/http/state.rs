@@ -7,7 +7,7 @@ use super::metrics::Metrics;
 use super::{Site, UploadSlots};
 use crate::service::access::Gate;
 use crate::service::webhooks::Notices;
-use crate::service::{Building, Registry};
+use crate::service::{Building, Principal, Registry};
 
 /// Shared by all requests; cloning is cheap.
 #[derive(Clone)]
@@ -31,6 +31,11 @@ pub(crate) struct Inner {
 impl AppState {
     pub(crate) fn new(inner: Inner) -> Self {
         Self(Arc::new(inner))
+    }
+
+    /// Tells the audit log of a change that was made.
+    pub(super) fn audit(&self, principal: &Principal, event: &str, what: &str) {
+        self.gate.audit.granted(event, &principal.actor(), None, what);
     }
 }
 

@@ -24,10 +24,13 @@ async fn start(
 ) -> Result<(StatusCode, Json<VerifyStatus>), ApiError> {
     principal.require_admin()?;
     let status = state.registry.start_verification().await?;
+    state.audit(&principal, "verify start", "");
     Ok((StatusCode::ACCEPTED, Json(status)))
 }
 
 async fn stop(State(state): State<AppState>, principal: Principal) -> Result<Json<VerifyStatus>, ApiError> {
     principal.require_admin()?;
-    Ok(Json(state.registry.stop_verification().await?))
+    let status = state.registry.stop_verification().await?;
+    state.audit(&principal, "verify stop", "");
+    Ok(Json(status))
 }

@@ -1,5 +1,6 @@
 //! Who may do what with an account: users, robots, grants, tokens, TLS; with the clients that people use.
 
+mod audit;
 mod clients;
 mod closed;
 mod containerd;

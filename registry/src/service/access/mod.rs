@@ -27,6 +27,7 @@ use std::sync::Arc;
 use oci::RepoName;
 pub(crate) use oci::access::Action;
 
+pub(crate) use audit::Audit;
 pub(crate) use gate::{AccessError, Arrival, Gate, Shown};
 pub(crate) use limiter::network;
 pub(crate) use manage::ManageError;
