@@ -112,7 +112,7 @@ pub struct TagFate {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct TrashPage {
     pub manifests: Vec<TrashedManifest>,
-    /// The tags deleted last, on the first page.
+    /// The latest deletion first. All tags come before the manifests.
     pub tags: Vec<TrashedTag>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next: Option<String>,

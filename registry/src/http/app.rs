@@ -230,7 +230,10 @@ impl App {
             .oneshot(request)
             .await
             .unwrap_or_else(|never| match never {});
-        let refused = matches!(response.status(), StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN);
+        let refused = matches!(
+            response.status(),
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        );
         if let Some(who) = asker.who().filter(|_| refused && !could_log_in) {
             let audit = &self.state.gate.audit;
             audit.refused("api", &who, asker.address, &asked_for);

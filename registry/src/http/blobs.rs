@@ -11,8 +11,8 @@ use oci::{Digest, RepoName};
 
 use super::app::{Answer, Call};
 use super::notices::Told;
+use super::outlet::FileBody;
 use super::range::{Wanted, wanted};
-use super::sendfile::FileBody;
 use super::{ApiError, Code};
 use crate::service::webhooks::notice;
 use crate::service::{Action, OpenBlob};

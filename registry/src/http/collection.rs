@@ -13,7 +13,7 @@ use oci::{Digest, RepoName};
 use super::body::json;
 use super::page::Query;
 use super::{ApiError, AppState, Code};
-use crate::metadata::collection::{Cursor, Undelete};
+use crate::metadata::collection::{Cursor, TrashCursor, Undelete};
 use crate::service::{Action, Principal};
 
 const UNDELETE_BYTES_MAX: usize = 64 * 1024;
@@ -88,12 +88,12 @@ async fn trash(
     let query = Query::of(&uri);
     let repository: RepoName = query.get("repository").unwrap_or_default().parse()?;
     principal.require(Action::Pull, &repository)?;
-    let after = match query.get("after") {
-        None => (0, 0),
-        Some(text) => {
-            position(text).ok_or_else(|| invalid_cursor(crate::metadata::collection::CursorError))?
-        }
-    };
+    let after: Option<TrashCursor> = query
+        .get("after")
+        .map(str::parse)
+        .transpose()
+        .map_err(invalid_cursor)?;
+    let after = after.unwrap_or_default();
     Ok(Json(
         state.registry.trash(&repository, after, query.limit()?).await?,
     ))
@@ -128,11 +128,6 @@ async fn undelete(
     let what: Vec<String> = what.into_iter().flatten().collect();
     state.audit(&principal, "undelete", &what.join(" "));
     Ok(Json(undeleted))
-}
-
-fn position(text: &str) -> Option<(i64, i64)> {
-    let (at, row) = text.split_once('.')?;
-    Some((at.parse().ok()?, row.parse().ok()?))
 }
 
 fn invalid_cursor(error: crate::metadata::collection::CursorError) -> ApiError {

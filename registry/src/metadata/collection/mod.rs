@@ -19,7 +19,9 @@ use async_trait::async_trait;
 use oci::{Digest, RepoName, Tag};
 
 use super::Result;
-pub(crate) use trash::{Trash, TrashPage, TrashedManifest, TrashedTag, Undelete, UndeleteOutcome};
+pub(crate) use trash::{
+    DeletedTags, Trash, TrashCursor, TrashPage, TrashedManifest, TrashedTag, Undelete, UndeleteOutcome,
+};
 pub(crate) use verdict::{Fate, LinkFacts, ManifestFacts, Reason, Verdict};
 
 /// Collecting, and telling why.

@@ -133,12 +133,14 @@ pub(in crate::metadata) const TRASHED: &str = "SELECT
          id, digest, media_type, size, deleted_at, deleted_by, review_at FROM manifests
      WHERE repository_id = $1 AND deleted_at IS NOT NULL AND (deleted_at, id) > ($2, $3)
      ORDER BY deleted_at, id LIMIT $4";
-/// `$1` the repository, `$2` how many: the last deletions first.
-pub(in crate::metadata) const DELETED_TAGS: &str = "SELECT e.name, e.previous, e.at, e.actor, m.review_at
+/// `$1` the repository, `$2`, `$3` the last one's deletion and id, `$4` how many: the last deletion of each, the latest first.
+pub(in crate::metadata) const DELETED_TAGS: &str = "SELECT e.id, e.name, e.previous, e.at, e.actor, m.review_at
      FROM tag_events e JOIN manifests m ON m.repository_id = e.repository_id AND m.digest = e.previous
-     WHERE e.repository_id = $1 AND e.action = 'delete'
+     WHERE e.repository_id = $1 AND e.action = 'delete' AND (e.at, e.id) < ($2, $3)
          AND NOT EXISTS (SELECT 1 FROM tags t WHERE t.repository_id = e.repository_id AND t.name = e.name)
-     ORDER BY e.at DESC LIMIT $2";
+         AND NOT EXISTS (SELECT 1 FROM tag_events l
+             WHERE l.repository_id = e.repository_id AND l.name = e.name AND l.id > e.id AND l.action = 'delete')
+     ORDER BY e.at DESC, e.id DESC LIMIT $4";
 /// `$1` the repository, `$2` the tag.
 pub(in crate::metadata) const LAST_DELETED: &str = "SELECT previous FROM tag_events
      WHERE repository_id = $1 AND name = $2 AND action = 'delete' ORDER BY id DESC LIMIT 1";

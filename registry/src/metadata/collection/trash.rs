@@ -1,18 +1,76 @@
 //! What was deleted and can be brought back, until its manifest is purged.
 
+use std::fmt;
+use std::str::FromStr;
+
 use async_trait::async_trait;
 use oci::{Digest, RepoName, Tag};
 
+use super::CursorError;
 use crate::metadata::Result;
 
 #[async_trait]
 pub(crate) trait Trash: Send + Sync {
     /// Manifests in the trash, in the order of their deletion, after the one at `after` (its time and row).
     async fn list_trash(&self, repository: &RepoName, after: (i64, i64), limit: u32) -> Result<TrashPage>;
-    /// Deleted tags whose manifests are still there, the last deleted first; each once.
-    async fn list_deleted_tags(&self, repository: &RepoName, limit: u32) -> Result<Vec<TrashedTag>>;
+    /// Deleted tags whose manifests are still there, the last deleted first, each once, after the one at `after` (its
+    /// time and row).
+    async fn list_deleted_tags(
+        &self,
+        repository: &RepoName,
+        after: (i64, i64),
+        limit: u32,
+    ) -> Result<DeletedTags>;
     /// Brings back tags and manifests with what they list, all or nothing. Durable.
     async fn undelete(&self, undelete: Undelete) -> Result<UndeleteOutcome>;
+}
+
+/// How far somebody has read the trash: first the tags, the latest deletion first, then the manifests, the first one first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TrashCursor {
+    /// After the tag of this deletion and row.
+    Tags((i64, i64)),
+    /// After the manifest of this deletion and row.
+    Manifests((i64, i64)),
+}
+
+impl Default for TrashCursor {
+    fn default() -> Self {
+        Self::Tags((i64::MAX, i64::MAX))
+    }
+}
+
+impl fmt::Display for TrashCursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (list, (at, row)) = match self {
+            Self::Tags(last) => ("t", last),
+            Self::Manifests(last) => ("m", last),
+        };
+        write!(f, "{list}.{at}.{row}")
+    }
+}
+
+impl FromStr for TrashCursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let last = |text: &str| {
+            let (at, row) = text.split_once('.')?;
+            Some((at.parse().ok()?, row.parse().ok()?))
+        };
+        let cursor = match text.split_once('.') {
+            Some(("t", rest)) => last(rest).map(Self::Tags),
+            Some(("m", rest)) => last(rest).map(Self::Manifests),
+            _ => None,
+        };
+        cursor.ok_or(CursorError)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct DeletedTags {
+    pub(crate) tags: Vec<TrashedTag>,
+    pub(crate) next: Option<(i64, i64)>,
 }
 
 #[derive(Clone, Debug, Default)]

@@ -9,7 +9,7 @@ use super::writer::Durability::Durable;
 use super::{Sqlite, Times, now, tags};
 use crate::config::TagPattern;
 use crate::metadata::collection::{
-    Trash, TrashPage, TrashedManifest, TrashedTag, Undelete, UndeleteOutcome, sql,
+    DeletedTags, Trash, TrashPage, TrashedManifest, TrashedTag, Undelete, UndeleteOutcome, sql,
 };
 use crate::metadata::{Change, DeleteOutcome, Result};
 
@@ -46,32 +46,39 @@ impl Trash for Sqlite {
         })
     }
 
-    async fn list_deleted_tags(&self, repository: &RepoName, limit: u32) -> Result<Vec<TrashedTag>> {
+    async fn list_deleted_tags(
+        &self,
+        repository: &RepoName,
+        after: (i64, i64),
+        limit: u32,
+    ) -> Result<DeletedTags> {
         let Some(id) = self.read_repository_id(repository).await? else {
-            return Ok(Vec::new());
+            return Ok(DeletedTags::default());
         };
-        let rows: Vec<(String, Vec<u8>, i64, String, Option<i64>)> = sqlx::query_as(sql::DELETED_TAGS)
+        type Row = (i64, String, Vec<u8>, i64, String, Option<i64>);
+        let rows: Vec<Row> = sqlx::query_as(sql::DELETED_TAGS)
             .bind(id)
+            .bind(after.0)
+            .bind(after.1)
             .bind(limit)
             .fetch_all(&self.readers)
             .await
             .during("listing deleted tags")?;
-        let mut tags: Vec<TrashedTag> = Vec::with_capacity(rows.len());
-        for (name, stored, deleted_at, deleted_by, until) in rows {
-            let tag: Tag = name.parse().map_err(corrupt("tag"))?;
-            // Only its last deletion counts.
-            if tags.iter().any(|seen| seen.tag == tag) {
-                continue;
-            }
-            tags.push(TrashedTag {
-                tag,
+        let next = rows.last().map(|row| (row.3, row.0));
+        let next = next.filter(|_| rows.len() >= limit as usize);
+        let tag = |(_, name, stored, deleted_at, deleted_by, until): Row| {
+            Ok(TrashedTag {
+                tag: name.parse().map_err(corrupt("tag"))?,
                 digest: read_digest(&stored)?,
                 deleted_at,
                 deleted_by,
                 until,
-            });
-        }
-        Ok(tags)
+            })
+        };
+        Ok(DeletedTags {
+            tags: rows.into_iter().map(tag).collect::<Result<_>>()?,
+            next,
+        })
     }
 
     async fn undelete(&self, undelete: Undelete) -> Result<UndeleteOutcome> {

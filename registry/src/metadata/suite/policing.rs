@@ -1,6 +1,7 @@
 //! What policies ask of a store: usage, ages of tags, tags that stay.
 
 use super::collection::image;
+use super::trash::deleted_tags;
 use super::*;
 use crate::metadata::collection::Pulls;
 
@@ -29,10 +30,7 @@ pub(super) async fn usage_and_ages_are_known(store: &dyn MetadataStore) {
     image(store, &here, "used", &["a"]).await;
     assert!(!store.expire_tag(&here, &ages[0], "policy").await.unwrap());
     assert!(store.expire_tag(&here, &rest[0], "policy").await.unwrap());
-    assert_eq!(
-        store.list_deleted_tags(&here, 10).await.unwrap()[0].deleted_by,
-        "policy"
-    );
+    assert_eq!(deleted_tags(store, &here).await[0].deleted_by, "policy");
     store
         .delete_manifest(&here, &digest, &[], "tester")
         .await

@@ -2,7 +2,7 @@
 
 use super::collection::{image, is_there, reason, review, until};
 use super::*;
-use crate::metadata::collection::{Reason, Undelete, UndeleteOutcome};
+use crate::metadata::collection::{Reason, TrashedTag, Undelete, UndeleteOutcome};
 
 async fn undelete(
     store: &dyn MetadataStore,
@@ -21,11 +21,30 @@ async fn undelete(
     store.undelete(undelete).await.unwrap()
 }
 
+/// All of them, whatever a page takes.
+pub(super) async fn deleted_tags(store: &dyn MetadataStore, here: &RepoName) -> Vec<TrashedTag> {
+    let read = async |limit| {
+        let (mut tags, mut after) = (Vec::new(), (i64::MAX, i64::MAX));
+        loop {
+            let page = store.list_deleted_tags(here, after, limit).await.unwrap();
+            assert!(page.tags.len() <= limit as usize);
+            tags.extend(page.tags);
+            match page.next {
+                Some(next) => after = next,
+                None => return tags,
+            }
+        }
+    };
+    let tags = read(1000).await;
+    assert_eq!(read(1).await, tags, "in pages of one");
+    tags
+}
+
 pub(super) async fn it_gives_back_what_was_deleted(store: &dyn MetadataStore) {
     let here = repo("gc/trash");
     let (image, layer) = image(store, &here, "deleted", &["a", "b"]).await;
     assert!(store.delete_tag(&here, &tag("a"), "tester").await.unwrap());
-    let tags = store.list_deleted_tags(&here, 10).await.unwrap();
+    let tags = deleted_tags(store, &here).await;
     assert_eq!((tags.len(), &tags[0].tag, tags[0].digest), (1, &tag("a"), image));
     let restored = |manifests: &[Digest], tags: &[&str]| UndeleteOutcome::Restored {
         manifests: manifests.to_vec(),
@@ -47,7 +66,7 @@ pub(super) async fn it_gives_back_what_was_deleted(store: &dyn MetadataStore) {
     let page = store.list_trash(&here, (0, 0), 10).await.unwrap();
     assert_eq!((page.manifests.len(), page.manifests[0].digest), (1, image));
     assert_eq!(page.manifests[0].deleted_by, "tester");
-    assert_eq!(store.list_deleted_tags(&here, 10).await.unwrap().len(), 2);
+    assert_eq!(deleted_tags(store, &here).await.len(), 2);
     assert_eq!(
         undelete(store, &here, None, Some(image), false).await,
         restored(&[image], &["a", "b"])
@@ -73,7 +92,7 @@ pub(super) async fn it_gives_back_what_was_deleted(store: &dyn MetadataStore) {
         undelete(store, &here, Some("a"), None, false).await,
         UndeleteOutcome::Unknown
     );
-    assert_eq!(store.list_deleted_tags(&here, 10).await.unwrap(), []);
+    assert_eq!(deleted_tags(store, &here).await, []);
     let events = store.events_to_journal(1000).await.unwrap();
     let told_twice = events.iter().any(|event| event.change == Change::purged(image));
     assert!(!told_twice, "its deletion was told when it went to the trash");

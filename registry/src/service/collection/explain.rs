@@ -8,7 +8,8 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::metadata::collection::{
-    Cursor, Explain, Explained, Fate, Kind, Reason, TrashedManifest, TrashedTag, Undelete, UndeleteOutcome,
+    Cursor, Explain, Explained, Fate, Kind, Reason, TrashCursor, TrashedManifest, TrashedTag, Undelete,
+    UndeleteOutcome,
 };
 use crate::service::{Registry, RegistryError, Result};
 
@@ -67,20 +68,30 @@ impl Registry {
     pub(crate) async fn trash(
         &self,
         repository: &RepoName,
-        after: (i64, i64),
+        after: TrashCursor,
         limit: u32,
     ) -> Result<wire::TrashPage> {
-        let page = self.metadata.list_trash(repository, after, limit).await?;
-        let tags = if after == (0, 0) {
-            self.metadata.list_deleted_tags(repository, limit).await?
-        } else {
-            Vec::new()
+        let mut page = wire::TrashPage {
+            manifests: Vec::new(),
+            tags: Vec::new(),
+            next: None,
         };
-        Ok(wire::TrashPage {
-            manifests: page.manifests.into_iter().map(trashed_manifest).collect(),
-            tags: tags.into_iter().map(trashed_tag).collect(),
-            next: page.next.map(|(at, row)| format!("{at}.{row}")),
-        })
+        let mut position = (0, 0);
+        match after {
+            TrashCursor::Tags(after) => {
+                let deleted = self.metadata.list_deleted_tags(repository, after, limit).await?;
+                page.tags = deleted.tags.into_iter().map(trashed_tag).collect();
+                if let Some(next) = deleted.next {
+                    page.next = Some(TrashCursor::Tags(next).to_string());
+                    return Ok(page);
+                }
+            }
+            TrashCursor::Manifests(after) => position = after,
+        }
+        let trash = self.metadata.list_trash(repository, position, limit).await?;
+        page.manifests = trash.manifests.into_iter().map(trashed_manifest).collect();
+        page.next = trash.next.map(|next| TrashCursor::Manifests(next).to_string());
+        Ok(page)
     }
 
     pub(crate) async fn undelete(self: &Arc<Self>, undelete: Undelete) -> Result<wire::Undeleted> {

@@ -1,13 +1,16 @@
-//! A file's bytes from the page cache to a socket without passing through this process: sendfile(2) under hyper.
+//! A file's bytes from the page cache to a socket, past the HTTP library.
 //!
 //! hyper sends what a body yields and knows nothing of files. So a [`FileBody`] yields slices of [`PLACEHOLDER`] and notes
 //! in its connection's [`Outbox`] which bytes of which file they stand for. hyper hands the slices over unread and in
-//! order; [`Outlet`], the connection as hyper sees it, knows them by their address and has the kernel send the file's
-//! bytes instead. A placeholder that nothing is noted for cuts the connection.
+//! order; [`Outlet`], the connection as hyper sees it, knows them by their address and sends the file's bytes instead.
+//! A placeholder that nothing is noted for cuts the connection.
 //!
-//! For HTTP/1 over plain TCP alone: HTTP/2 interleaves its frames, and TLS has to see the bytes. bench/README.md has
-//! what it is worth.
+//! They are read into a buffer that stays in the CPU's cache, and sent from there: two copies, which on the kernels of
+//! today (6.18) take less than what sendfile(2) does for every page. bench/README.md has what it is worth.
+//!
+//! For HTTP/1 over plain TCP alone: HTTP/2 interleaves its frames, and TLS has to see the bytes.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::future::Future;
@@ -27,11 +30,16 @@ use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
-/// What is looked at, sent and noted at once.
+/// What is looked at and noted at once.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// What a thread reads and sends at once, while the socket takes that much …
+const CHUNK_BYTES_MAX: usize = 512 << 10;
+/// … and at least: what a slow client's socket doesn't take is read again.
+const CHUNK_BYTES_MIN: usize = 64 << 10;
+
 /// One byte of so many, and the last one, is looked for in the page cache. Between two that are there the rest nearly
-/// always is; where it isn't, sendfile waits for the disk. One of 128 KiB took a tenth of a large transfer's time.
+/// always is; where it isn't, sending waits for the disk. One of 128 KiB took a tenth of a large transfer's time.
 const PROBE_BYTES: usize = 512 << 10;
 
 /// What a thread reads at once to bring a piece into the page cache.
@@ -39,6 +47,10 @@ const WARM_BYTES: usize = 128 << 10;
 
 /// Never read or written: only its addresses count.
 static PLACEHOLDER: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+
+thread_local! {
+    static CHUNK: RefCell<Box<[u8]>> = RefCell::new(vec![0; CHUNK_BYTES_MAX].into_boxed_slice());
+}
 
 /// What the placeholders stand for that a connection has not sent yet, in order.
 #[derive(Clone, Debug, Default)]
@@ -57,24 +69,33 @@ struct Segment {
 pub(crate) struct Outlet {
     stream: TcpStream,
     outbox: Outbox,
+    /// How much the socket may take at once, after what it took before.
+    appetite: usize,
 }
 
 impl Outlet {
     pub(crate) fn new(stream: TcpStream, outbox: Outbox) -> Self {
-        Self { stream, outbox }
+        Self {
+            stream,
+            outbox,
+            appetite: CHUNK_BYTES_MAX,
+        }
     }
 
-    fn send_file(&self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
-        let mut segments = self.outbox.segments.lock();
+    fn send_file(&mut self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        let segments = Arc::clone(&self.outbox.segments);
+        let mut segments = segments.lock();
         let Some(segment) = segments.front_mut() else {
             return Poll::Ready(Err(io::Error::other("a placeholder stands for nothing")));
         };
-        let wanted = length.min(length_of(&segment.rest));
-        let send = || {
-            let mut offset = segment.rest.start;
-            rustix::fs::sendfile(&self.stream, &*segment.file, Some(&mut offset), wanted)
-        };
+        let wanted = length.min(length_of(&segment.rest)).min(self.appetite);
+        let send = || send_some(&self.stream, &segment.file, segment.rest.start, wanted);
         let sent = ready!(self.when_writable(context, send))?;
+        self.appetite = if sent < wanted {
+            sent.max(CHUNK_BYTES_MIN)
+        } else {
+            (2 * self.appetite).min(CHUNK_BYTES_MAX)
+        };
         if sent == 0 {
             let missing = segment.rest.end - segment.rest.start;
             tracing::error!(missing, "blob transfer cut: the file is shorter than it was");
@@ -106,6 +127,23 @@ impl Outlet {
             }
         }
     }
+}
+
+/// Sends up to `wanted` bytes of a file; 0: it has ended.
+fn send_some(stream: &TcpStream, file: &File, offset: u64, wanted: usize) -> rustix::io::Result<usize> {
+    CHUNK.with_borrow_mut(|chunk| {
+        let chunk = &mut chunk[..wanted];
+        let slices = &mut [IoSliceMut::new(chunk)];
+        match rustix::io::preadv2(file, slices, offset, ReadWriteFlags::NOWAIT) {
+            Ok(0) => Ok(0),
+            Ok(read) => rustix::net::send(stream, &chunk[..read], SendFlags::NOSIGNAL),
+            // The page cache has lost it since it was looked at, or the file system doesn't know NOWAIT.
+            Err(_) => {
+                let mut offset = offset;
+                rustix::fs::sendfile(stream, file, Some(&mut offset), wanted)
+            }
+        }
+    })
 }
 
 fn is_placeholder(slice: &[u8]) -> bool {
@@ -170,7 +208,7 @@ pub(super) struct FileBody {
     file: Arc<File>,
     outbox: Outbox,
     rest: Range<u64>,
-    /// A piece on its way from the disk, so that sendfile doesn't wait for it on an executor's thread.
+    /// A piece on its way from the disk, so that sending doesn't wait for it on an executor's thread.
     warming: Option<JoinHandle<io::Result<()>>>,
 }
 
