@@ -8,6 +8,7 @@ use anyhow::Result;
 
 use crate::process::run;
 use crate::servers::{DOCKER_REGISTRY_PATH, Programs};
+use crate::warm_memory::meminfo;
 
 /// Facts in the order of the report: name and value.
 pub(crate) fn describe(
@@ -31,7 +32,7 @@ pub(crate) fn describe(
                 std::thread::available_parallelism()?
             ),
         ),
-        ("Memory", format!("{} GiB", memory_bytes()? >> 30)),
+        ("Memory", format!("{} GiB", meminfo("MemTotal")? >> 30)),
         (
             "Kernel",
             fs::read_to_string("/proc/sys/kernel/osrelease")?
@@ -77,12 +78,6 @@ fn date() -> Result<String> {
 fn processor() -> Result<String> {
     let text = fs::read_to_string("/proc/cpuinfo")?;
     Ok(field(&text, "model name").unwrap_or("unknown").to_owned())
-}
-
-fn memory_bytes() -> Result<u64> {
-    let text = fs::read_to_string("/proc/meminfo")?;
-    let kibibytes = field(&text, "MemTotal").and_then(|value| value.split(' ').next()?.parse::<u64>().ok());
-    Ok(kibibytes.unwrap_or(0) << 10)
 }
 
 fn load_average() -> Result<String> {

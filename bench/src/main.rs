@@ -16,6 +16,7 @@ mod plot;
 mod process;
 mod report;
 mod servers;
+mod warm_memory;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ use clap::Parser;
 use measurements::{ALL, Bench, Group, Scale};
 use report::{Failure, Report};
 use servers::Programs;
+use warm_memory::WarmMemory;
 
 /// Side-by-side measurements of Layeryard and its peers.
 #[derive(Debug, Parser)]
@@ -92,6 +94,10 @@ fn run(arguments: &Arguments) -> Result<Report> {
         !chosen.is_empty(),
         "--only matches nothing of this group; --list shows the names"
     );
+    let parent = arguments
+        .on_directory
+        .clone()
+        .unwrap_or_else(|| "/var/tmp".into());
     let bench = Bench {
         programs: Programs {
             layeryard: arguments.layeryard.canonicalize()?,
@@ -102,10 +108,8 @@ fn run(arguments: &Arguments) -> Result<Report> {
         } else {
             Scale::FULL
         },
-        parent: arguments
-            .on_directory
-            .clone()
-            .unwrap_or_else(|| "/var/tmp".into()),
+        memory: WarmMemory::new(&parent)?,
+        parent,
         on_directory: arguments.on_directory.is_some(),
     };
     let machine = machine::describe(&bench.programs, &bench.parent, bench.on_directory)?;

@@ -20,12 +20,14 @@ use clap::ValueEnum;
 use crate::disk::Disk;
 use crate::measure::Measurement;
 use crate::servers::Programs;
+use crate::warm_memory::WarmMemory;
 
 /// What all measurements are given.
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) programs: Programs,
     pub(crate) scale: Scale,
+    pub(crate) memory: WarmMemory,
     /// Where fresh file systems, or with `on_directory` plain directories, are made.
     pub(crate) parent: PathBuf,
     pub(crate) on_directory: bool,
@@ -65,8 +67,9 @@ impl Scale {
 }
 
 impl Bench {
-    /// A disk nothing has been written to.
+    /// A disk nothing has been written to, on a machine whose memory is in use.
     pub(crate) fn disk(&self) -> Result<Disk> {
+        self.memory.fill()?;
         if self.on_directory {
             Disk::directory(&self.parent)
         } else {

@@ -1,12 +1,12 @@
 //! A request's body in batches: what is hashed and written at once. The more bodies come in, the smaller theirs are, so that
 //! all together take bounded memory.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, stream};
 
 use super::error::BodyError;
 
@@ -19,6 +19,9 @@ const BATCH_BYTES_MAX: usize = 256 * 1024;
 const BATCH_BYTES_MIN: usize = 64 * 1024;
 /// … and of all bodies together.
 const BATCHES_BYTES: usize = 4 * 1024 * 1024;
+
+/// A body up to this is hashed where it is and stored in one go: waking a thread would cost more.
+pub(super) const SMALL_BYTES: usize = 64 * 1024;
 
 /// How much of a refused body is read …
 const DRAINED_BYTES_MAX: usize = 32 * 1024 * 1024;
@@ -76,6 +79,23 @@ pub(crate) async fn drain(mut body: BodyStream) {
     let _ = tokio::time::timeout(DRAINED_FOR_MAX, reading).await;
 }
 
+/// Does something before a body is read; takes meanwhile what comes of it, as much as a first batch has.
+pub(super) async fn meanwhile<T>(body: BodyStream, work: impl Future<Output = T>) -> (T, BodyStream) {
+    let (mut body, mut work) = (body.fuse(), pin!(work));
+    let (mut early, mut bytes) = (Vec::new(), 0);
+    let done = loop {
+        tokio::select! {
+            biased;
+            done = &mut work => break done,
+            Some(piece) = body.next(), if bytes <= SMALL_BYTES => {
+                bytes += piece.as_ref().map_or(0, Bytes::len);
+                early.push(piece);
+            }
+        }
+    };
+    (done, Box::pin(stream::iter(early).chain(body)))
+}
+
 /// Takes what comes until it is `limit` bytes or more.
 pub(super) async fn next_batch(body: &mut BodyStream, limit: usize) -> Batch {
     let mut batch = Batch {
@@ -104,7 +124,44 @@ pub(super) async fn next_batch(body: &mut BodyStream, limit: usize) -> Batch {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::{Duration, sleep};
+
     use super::*;
+
+    fn body(pieces: Vec<Result<Bytes, BodyError>>) -> BodyStream {
+        Box::pin(stream::iter(pieces))
+    }
+
+    #[tokio::test]
+    async fn what_comes_early_is_neither_lost_nor_more_than_a_first_batch() {
+        let piece = |byte| Ok(Bytes::from(vec![byte; 40_000]));
+        for count in [0, 1, 2, 3, 100] {
+            let taken = std::sync::Arc::new(AtomicUsize::new(0));
+            let counter = std::sync::Arc::clone(&taken);
+            let pieces = stream::iter((0..count).map(piece)).inspect(move |_| {
+                counter.fetch_add(1, Ordering::Relaxed);
+            });
+            let work = async {
+                sleep(Duration::from_millis(2)).await;
+                7
+            };
+            let (done, rest) = meanwhile(Box::pin(pieces), work).await;
+            assert_eq!(done, 7);
+            assert_eq!(taken.load(Ordering::Relaxed), usize::from(count).min(2));
+            let rest: Vec<_> = rest.map(|piece| piece.unwrap()[0]).collect().await;
+            assert_eq!(rest, (0..count).collect::<Vec<u8>>());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_early_is_still_broken() {
+        let broken = BodyError::from(std::io::Error::other("gone"));
+        let body = body(vec![Ok(Bytes::from_static(b"a")), Err(broken)]);
+        let (_, mut rest) = meanwhile(body, sleep(Duration::from_millis(2))).await;
+        assert_eq!(rest.next().await.unwrap().unwrap(), "a");
+        assert!(rest.next().await.unwrap().is_err());
+        assert!(rest.next().await.is_none());
+    }
 
     #[test]
     fn batches_shrink_while_many_bodies_come_in() {

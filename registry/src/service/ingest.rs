@@ -12,16 +12,13 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use oci::{HashState, Hasher};
 
-use super::batches::{Batch, BodyStream, End, drain, next_batch};
+use super::batches::{Batch, BodyStream, End, SMALL_BYTES, drain, next_batch};
 use super::{Chunk, Registry, RegistryError, Result, Session};
 use crate::metadata::{Checkpoint, MetadataStore};
 use crate::storage::{
     ObjectName, Settle, Settled, StorageError, Upload, UploadId, UploadLog, UploadNotes, UploadWriter,
 };
 use crate::traces::Traced as _;
-
-/// A body up to this is hashed where it is and stored in one go: waking a thread would cost more.
-const SMALL_BYTES: usize = 64 * 1024;
 
 /// Progress is recorded after this many bytes …
 const CHECKPOINT_BYTES: u64 = 256 * 1024 * 1024;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use oci::{Algorithm, Digest, RepoName};
 
-use super::batches::{BodyStream, drain};
+use super::batches::{BodyStream, drain, meanwhile};
 use super::closing::{check_length, recorded};
 use super::ingest::{Source, settled_now};
 use super::{Registry, RegistryError, Result};
@@ -125,7 +125,9 @@ impl Registry {
                 digest: expected,
                 key: key.clone(),
             };
-            let state = match registry.claim(&session, chunk.offset, Some(closing)).await {
+            let claiming = registry.claim(&session, chunk.offset, Some(closing));
+            let (claimed, body) = meanwhile(body, claiming).await;
+            let state = match claimed {
                 Ok(state) => state,
                 Err(refusal) => return refuse(refusal, body).await,
             };

@@ -173,8 +173,7 @@ impl BlobStore for Filesystem {
     }
 
     async fn open_upload(&self, upload: Upload, _: Box<dyn UploadLog>) -> Result<Box<dyn UploadWriter>> {
-        let store = self.clone();
-        let writer = blocking(move || write::FileWriter::open(store, upload.id, upload.offset)).await?;
+        let writer = write::FileWriter::new(self.clone(), upload.id, upload.offset);
         Ok(Box::new(writer))
     }
 

@@ -29,7 +29,13 @@ pub(super) struct FileWriter {
     store: Filesystem,
     upload: UploadId,
     /// Taken while a blocking task has it; stays away after a failure, whose cause may have lost data.
-    open: Option<OpenFile>,
+    target: Option<Target>,
+}
+
+enum Target {
+    /// The first task that needs the file opens it: no thread is woken for that alone.
+    At(u64),
+    Open(OpenFile),
 }
 
 struct OpenFile {
@@ -40,61 +46,49 @@ struct OpenFile {
 }
 
 impl FileWriter {
-    pub(super) fn open(store: Filesystem, upload: UploadId, offset: u64) -> Result<Self> {
-        let open = || -> io::Result<File> {
-            let mut file = OpenOptions::new()
-                .create(true)
-                .truncate(false)
-                .write(true)
-                .open(store.upload_path(upload))?;
-            let length = file.metadata()?.len();
-            if length < offset {
-                return Err(io::Error::new(
-                    io::ErrorKind::UnexpectedEof,
-                    format!("it has {length} bytes, {offset} are recorded"),
-                ));
-            }
-            if length > offset {
-                file.set_len(offset)?;
-            }
-            file.seek(SeekFrom::Start(offset))?;
-            Ok(file)
-        };
-        let file = open().map_err(failed(upload, "opening it"))?;
-        Ok(Self {
+    pub(super) fn new(store: Filesystem, upload: UploadId, offset: u64) -> Self {
+        Self {
             store,
             upload,
-            open: Some(OpenFile {
-                file,
-                offset,
-                flushed: offset,
-            }),
-        })
+            target: Some(Target::At(offset)),
+        }
     }
 
-    fn take(&mut self) -> Result<OpenFile> {
+    fn take(&mut self) -> Result<Target> {
         let lost = || io::Error::other("an earlier write failed or was abandoned");
-        self.open
+        self.target
             .take()
             .ok_or_else(lost)
             .map_err(failed(self.upload, "writing it"))
     }
 }
 
+impl Target {
+    fn open(self, store: &Filesystem, upload: UploadId) -> Result<OpenFile> {
+        match self {
+            Self::Open(open) => Ok(open),
+            Self::At(offset) => {
+                OpenFile::open(&store.upload_path(upload), offset).map_err(failed(upload, "opening it"))
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl UploadWriter for FileWriter {
     async fn append(&mut self, data: Vec<Bytes>) -> Result<()> {
-        let mut open = self.take()?;
+        let target = self.take()?;
         let (upload, store) = (self.upload, self.store.clone());
         let open = blocking(move || {
             store.require_space_for(length_of(&data))?;
+            let mut open = target.open(&store, upload)?;
             match open.append(&data) {
                 Ok(()) => Ok(open),
                 Err(source) => Err(failed(upload, "writing it")(source)),
             }
         })
         .await?;
-        self.open = Some(open);
+        self.target = Some(Target::Open(open));
         Ok(())
     }
 
@@ -104,16 +98,43 @@ impl UploadWriter for FileWriter {
     }
 
     async fn finish(mut self: Box<Self>, key: &ObjectName) -> Result<ObjectName> {
-        let open = self.take()?;
+        let target = self.take()?;
         let (from, to) = (self.store.upload_path(self.upload), self.store.object_path(key));
-        let upload = self.upload;
-        blocking(move || make_object(&open.file, &from, &to).map_err(failed(upload, "making it durable")))
-            .await?;
+        let (upload, store) = (self.upload, self.store);
+        blocking(move || {
+            let open = target.open(&store, upload)?;
+            make_object(&open.file, &from, &to).map_err(failed(upload, "making it durable"))
+        })
+        .await?;
         Ok(key.clone())
     }
 }
 
 impl OpenFile {
+    fn open(path: &Path, offset: u64) -> io::Result<Self> {
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)?;
+        let length = file.metadata()?.len();
+        if length < offset {
+            return Err(io::Error::new(
+                io::ErrorKind::UnexpectedEof,
+                format!("it has {length} bytes, {offset} are recorded"),
+            ));
+        }
+        if length > offset {
+            file.set_len(offset)?;
+        }
+        file.seek(SeekFrom::Start(offset))?;
+        Ok(Self {
+            file,
+            offset,
+            flushed: offset,
+        })
+    }
+
     fn append(&mut self, data: &[Bytes]) -> io::Result<()> {
         write_all(&mut self.file, data)?;
         self.offset += length_of(data);
