@@ -23,6 +23,11 @@ const BATCHES_BYTES: usize = 4 * 1024 * 1024;
 /// A body up to this is hashed where it is and stored in one go: waking a thread would cost more.
 pub(super) const SMALL_BYTES: usize = 64 * 1024;
 
+/// What is taken of one body while the database is asked whether it may come …
+const EARLY_BYTES_MAX: usize = 1024 * 1024;
+/// … and of all bodies together.
+const EARLIES_BYTES: usize = 8 * 1024 * 1024;
+
 /// How much of a refused body is read …
 const DRAINED_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// … and for how long.
@@ -53,8 +58,16 @@ impl Receiving {
     }
 
     pub(super) fn batch_bytes(&self) -> usize {
-        let running = self.0.load(Ordering::Relaxed).max(1);
-        (BATCHES_BYTES / running).clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+        self.share_of(BATCHES_BYTES)
+            .clamp(BATCH_BYTES_MIN, BATCH_BYTES_MAX)
+    }
+
+    pub(super) fn early_bytes(&self) -> usize {
+        self.share_of(EARLIES_BYTES).clamp(SMALL_BYTES, EARLY_BYTES_MAX)
+    }
+
+    fn share_of(&self, bytes: usize) -> usize {
+        bytes / self.0.load(Ordering::Relaxed).max(1)
     }
 }
 
@@ -79,15 +92,19 @@ pub(crate) async fn drain(mut body: BodyStream) {
     let _ = tokio::time::timeout(DRAINED_FOR_MAX, reading).await;
 }
 
-/// Does something before a body is read; takes meanwhile what comes of it, as much as a first batch has.
-pub(super) async fn meanwhile<T>(body: BodyStream, work: impl Future<Output = T>) -> (T, BodyStream) {
+/// Does something before a body is read, and takes meanwhile what comes of it, up to `limit` bytes or a little more.
+pub(super) async fn meanwhile<T>(
+    body: BodyStream,
+    limit: usize,
+    work: impl Future<Output = T>,
+) -> (T, BodyStream) {
     let (mut body, mut work) = (body.fuse(), pin!(work));
     let (mut early, mut bytes) = (Vec::new(), 0);
     let done = loop {
         tokio::select! {
             biased;
             done = &mut work => break done,
-            Some(piece) = body.next(), if bytes <= SMALL_BYTES => {
+            Some(piece) = body.next(), if bytes <= limit => {
                 bytes += piece.as_ref().map_or(0, Bytes::len);
                 early.push(piece);
             }
@@ -133,7 +150,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_comes_early_is_neither_lost_nor_more_than_a_first_batch() {
+    async fn what_comes_early_is_neither_lost_nor_more_than_the_limit() {
         let piece = |byte| Ok(Bytes::from(vec![byte; 40_000]));
         for count in [0, 1, 2, 3, 100] {
             let taken = std::sync::Arc::new(AtomicUsize::new(0));
@@ -145,7 +162,7 @@ mod tests {
                 sleep(Duration::from_millis(2)).await;
                 7
             };
-            let (done, rest) = meanwhile(Box::pin(pieces), work).await;
+            let (done, rest) = meanwhile(Box::pin(pieces), 70_000, work).await;
             assert_eq!(done, 7);
             assert_eq!(taken.load(Ordering::Relaxed), usize::from(count).min(2));
             let rest: Vec<_> = rest.map(|piece| piece.unwrap()[0]).collect().await;
@@ -157,7 +174,7 @@ mod tests {
     async fn a_body_that_breaks_early_is_still_broken() {
         let broken = BodyError::from(std::io::Error::other("gone"));
         let body = body(vec![Ok(Bytes::from_static(b"a")), Err(broken)]);
-        let (_, mut rest) = meanwhile(body, sleep(Duration::from_millis(2))).await;
+        let (_, mut rest) = meanwhile(body, 1000, sleep(Duration::from_millis(2))).await;
         assert_eq!(rest.next().await.unwrap().unwrap(), "a");
         assert!(rest.next().await.unwrap().is_err());
         assert!(rest.next().await.is_none());
@@ -170,6 +187,7 @@ mod tests {
         assert_eq!(receiving.batch_bytes(), BATCHES_BYTES / 32);
         let more: Vec<_> = (0..1000).map(|_| receiving.begin()).collect();
         assert_eq!(receiving.batch_bytes(), BATCH_BYTES_MIN);
+        assert_eq!(receiving.early_bytes(), SMALL_BYTES);
         drop((turns, more));
         assert_eq!(receiving.batch_bytes(), BATCH_BYTES_MAX);
     }

@@ -126,7 +126,10 @@ impl Registry {
                 key: key.clone(),
             };
             let claiming = registry.claim(&session, chunk.offset, Some(closing));
-            let (claimed, body) = meanwhile(body, claiming).await;
+            let (claimed, body) = {
+                let _turn = registry.receiving.begin();
+                meanwhile(body, registry.receiving.early_bytes(), claiming).await
+            };
             let state = match claimed {
                 Ok(state) => state,
                 Err(refusal) => return refuse(refusal, body).await,
