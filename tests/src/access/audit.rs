@@ -53,20 +53,20 @@ fn changes_and_refusals_are_told() {
         told.into_iter().partition(|line| line.starts_with("login "));
     assert_eq!(
         log_ins,
-        ["login granted user:anna ", "login granted user:bert "],
+        ["login granted anna ", "login granted bert "],
         "{rest:#?}"
     );
     let expected = [
-        "push granted user:anna team/app v1".to_owned(),
-        "pull refused user:bert /v2/other/app/manifests/v1".to_owned(),
-        format!("pull refused user:bert /v2/other/app/blobs/{blob}"),
-        "push refused user:bert /v2/other/app/blobs/uploads/".to_owned(),
-        "delete refused user:bert team/app v1".to_owned(),
-        "api refused user:bert POST /api/v1/gc/run".to_owned(),
-        "delete granted user:anna team/app v1".to_owned(),
-        "undelete granted user:anna team/app v1".to_owned(),
-        "gc run granted user:anna ".to_owned(),
-        "verify start granted user:anna ".to_owned(),
+        "push granted anna team/app v1".to_owned(),
+        "pull refused bert /v2/other/app/manifests/v1".to_owned(),
+        format!("pull refused bert /v2/other/app/blobs/{blob}"),
+        "push refused bert /v2/other/app/blobs/uploads/".to_owned(),
+        "delete refused bert team/app v1".to_owned(),
+        "api refused bert POST /api/v1/gc/run".to_owned(),
+        "delete granted anna team/app v1".to_owned(),
+        "undelete granted anna team/app v1".to_owned(),
+        "gc run granted anna ".to_owned(),
+        "verify start granted anna ".to_owned(),
     ];
     assert_eq!(rest, expected, "the manifest is {digest}");
 }

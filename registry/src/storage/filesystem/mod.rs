@@ -173,7 +173,11 @@ impl BlobStore for Filesystem {
     }
 
     async fn open_upload(&self, upload: Upload, _: Box<dyn UploadLog>) -> Result<Box<dyn UploadWriter>> {
-        let writer = write::FileWriter::new(self.clone(), upload.id, upload.offset);
+        let store = self.clone();
+        if upload.offset == 0 {
+            return Ok(Box::new(write::FileWriter::begin(store, upload.id)));
+        }
+        let writer = blocking(move || write::FileWriter::resume(store, upload.id, upload.offset)).await?;
         Ok(Box::new(writer))
     }
 

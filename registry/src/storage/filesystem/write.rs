@@ -33,8 +33,8 @@ pub(super) struct FileWriter {
 }
 
 enum Target {
-    /// The first task that needs the file opens it: no thread is woken for that alone.
-    At(u64),
+    /// Nothing is recorded of it. The first task that needs the file opens it: no thread is woken for that alone.
+    New,
     Open(OpenFile),
 }
 
@@ -46,12 +46,22 @@ struct OpenFile {
 }
 
 impl FileWriter {
-    pub(super) fn new(store: Filesystem, upload: UploadId, offset: u64) -> Self {
+    pub(super) fn begin(store: Filesystem, upload: UploadId) -> Self {
         Self {
             store,
             upload,
-            target: Some(Target::At(offset)),
+            target: Some(Target::New),
         }
+    }
+
+    pub(super) fn resume(store: Filesystem, upload: UploadId, offset: u64) -> Result<Self> {
+        let open =
+            OpenFile::open(&store.upload_path(upload), offset).map_err(failed(upload, "opening it"))?;
+        Ok(Self {
+            store,
+            upload,
+            target: Some(Target::Open(open)),
+        })
     }
 
     fn take(&mut self) -> Result<Target> {
@@ -67,9 +77,7 @@ impl Target {
     fn open(self, store: &Filesystem, upload: UploadId) -> Result<OpenFile> {
         match self {
             Self::Open(open) => Ok(open),
-            Self::At(offset) => {
-                OpenFile::open(&store.upload_path(upload), offset).map_err(failed(upload, "opening it"))
-            }
+            Self::New => OpenFile::open(&store.upload_path(upload), 0).map_err(failed(upload, "opening it")),
         }
     }
 }
