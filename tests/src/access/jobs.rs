@@ -33,7 +33,7 @@ fn main_branch() -> Value {
 fn a_job_pushes_where_its_claims_say() {
     let issuer = Issuer::start();
     let server = configured(&issuer);
-    let token = issuer.token(&main_branch());
+    let token = issuer.rsa_token(&main_branch());
     let config = server.scratch().join("docker");
     std::fs::create_dir(&config).expect("make a directory");
     let crane = || Tool::peer("crane", "clients").env("DOCKER_CONFIG", &config);
@@ -88,6 +88,7 @@ fn other_tokens_are_refused() {
     forged_claims["iss"] = issuer.url().into();
     let embedded = json!({"typ": "JWT", "alg": "ES256", "kid": "ci-key", "jwk": stranger.jwk()});
     let secret_header = json!({"typ": "JWT", "alg": "HS256", "kid": "ci-key"});
+    let other_key = json!({"typ": "JWT", "alg": "ES256", "kid": "ci-rsa-key"});
     let cases = [
         ("another repository", with("repository", "acme/evil".into())),
         ("a tag, not a branch", with("ref", "refs/tags/v1".into())),
@@ -101,6 +102,8 @@ fn other_tokens_are_refused() {
             "a public key as a secret",
             keyed(&issuer.jwk().to_string(), &secret_header, &forged_claims),
         ),
+        ("an RSA key's name", issuer.signed(&other_key, &main_branch())),
+        ("an RSA key of a stranger's", stranger.rsa_token(&forged_claims)),
         ("no algorithm", format!("{none}.{}.", parts[1])),
         ("no signature", format!("{}.{}.", parts[0], parts[1])),
         (
@@ -108,7 +111,9 @@ fn other_tokens_are_refused() {
             format!("{}.{}.{}", parts[0], URL_SAFE_NO_PAD.encode("{}"), parts[2]),
         ),
     ];
-    send(&server, "GET", "/v2/", &basic("github", &good)).expect(200);
+    for good in [&good, &issuer.rsa_token(&main_branch())] {
+        send(&server, "GET", "/v2/", &basic("github", good)).expect(200);
+    }
     for (what, token) in cases {
         let answer = send(&server, "GET", "/v2/", &basic("github", &token));
         assert_eq!(answer.status, 401, "{what}: {}", answer.text());

@@ -4,6 +4,7 @@ mod audit;
 mod clients;
 mod closed;
 mod containerd;
+mod doors;
 mod external;
 mod grants;
 mod jobs;

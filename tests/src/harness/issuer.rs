@@ -8,16 +8,21 @@ use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair};
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
 const KEY_ID: &str = "ci-key";
+const RSA_KEY_ID: &str = "ci-rsa-key";
 
 pub(crate) struct Issuer {
     address: SocketAddr,
     key: EcdsaKeyPair,
+    rsa: RsaKeyPair,
     fetches: Arc<AtomicUsize>,
 }
 
@@ -27,7 +32,8 @@ impl Issuer {
         let key = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("generate a key");
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("the port's number");
-        let keys = keys(&key);
+        let rsa = RsaKeyPair::generate(KeySize::Rsa2048).expect("generate a key");
+        let keys = json!({"keys": [jwk(&key), rsa_jwk(&rsa)]});
         let fetches = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&fetches);
         thread::spawn(move || {
@@ -39,6 +45,7 @@ impl Issuer {
         Self {
             address,
             key,
+            rsa,
             fetches,
         }
     }
@@ -57,7 +64,30 @@ impl Issuer {
         self.signed(&json!({"typ": "JWT", "alg": "ES256", "kid": KEY_ID}), claims)
     }
 
+    /// As GitHub and GitLab sign theirs.
+    pub(crate) fn rsa_token(&self, claims: &Value) -> String {
+        let header = json!({"typ": "JWT", "alg": "RS256", "kid": RSA_KEY_ID});
+        let signed = self.content(&header, claims);
+        let mut signature = vec![0; self.rsa.public_modulus_len()];
+        let random = SystemRandom::new();
+        let signing = self
+            .rsa
+            .sign(&RSA_PKCS1_SHA256, &random, signed.as_bytes(), &mut signature);
+        signing.expect("sign");
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
     pub(crate) fn signed(&self, header: &Value, claims: &Value) -> String {
+        let signed = self.content(header, claims);
+        let signature = self
+            .key
+            .sign(&SystemRandom::new(), signed.as_bytes())
+            .expect("sign");
+        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
+
+    /// What is signed of a token.
+    fn content(&self, header: &Value, claims: &Value) -> String {
         let now = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .expect("a clock")
@@ -69,28 +99,33 @@ impl Issuer {
             all[name] = value.clone();
         }
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
-        let signed = format!("{}.{}", encode(header), encode(&all));
-        let signature = self
-            .key
-            .sign(&SystemRandom::new(), signed.as_bytes())
-            .expect("sign");
-        format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+        format!("{}.{}", encode(header), encode(&all))
     }
 
     /// The public key as a token would embed it.
     pub(crate) fn jwk(&self) -> Value {
-        keys(&self.key)["keys"][0].clone()
+        jwk(&self.key)
     }
 }
 
-fn keys(key: &EcdsaKeyPair) -> Value {
+fn jwk(key: &EcdsaKeyPair) -> Value {
     // An uncompressed point: 4, x, y.
     let point = key.public_key().as_ref();
     let coordinate = |range: std::ops::Range<usize>| URL_SAFE_NO_PAD.encode(&point[range]);
-    json!({"keys": [{
+    json!({
         "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": KEY_ID,
         "x": coordinate(1..33), "y": coordinate(33..65),
-    }]})
+    })
+}
+
+fn rsa_jwk(key: &RsaKeyPair) -> Value {
+    let public = key.public_key();
+    let number = |number: &[u8]| URL_SAFE_NO_PAD.encode(number);
+    json!({
+        "kty": "RSA", "alg": "RS256", "use": "sig", "kid": RSA_KEY_ID,
+        "n": number(public.modulus().big_endian_without_leading_zero()),
+        "e": number(public.exponent().big_endian_without_leading_zero()),
+    })
 }
 
 fn answer(mut stream: TcpStream, address: SocketAddr, keys: &Value) {
