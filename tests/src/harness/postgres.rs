@@ -1,6 +1,7 @@
 //! One real PostgreSQL a test, by tests/peers/postgres.sh: it ends when its standard input closes.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use super::paths;
@@ -68,6 +69,18 @@ impl Postgres {
         psql.args(["--quiet", "--set", "ON_ERROR_STOP=1", "--command", sql])
             .arg(self.url_of(database))
             .ok()
+    }
+
+    /// Its database as a file that [`Self::restore`] reads.
+    pub(crate) fn dump(&self, file: &Path) {
+        let pg_dump = Tool::debian("pg_dump").arg("--file").arg(file);
+        pg_dump.arg(self.url_of("postgres")).ok();
+    }
+
+    /// Reads a dump into a database that is empty.
+    pub(crate) fn restore(&self, dump: &Path) {
+        let psql = Tool::debian("psql").args(["--no-psqlrc", "--quiet", "--set", "ON_ERROR_STOP=1"]);
+        psql.arg("--file").arg(dump).arg(self.url_of("postgres")).ok();
     }
 
     fn url_of(&self, database: &str) -> String {

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use super::paths;
 use super::server::Server;
+use super::tool::Tool;
 
 const BUCKET: &str = "blobs";
 const KEY: &str = "tester";
@@ -101,6 +102,20 @@ impl Gateway {
             .filter(|name| name.starts_with(prefix))
             .map(str::to_owned)
             .collect()
+    }
+
+    /// Copies the objects that are chosen, as a tool for backups does.
+    pub(crate) fn copy_to(&self, other: &Self, chosen: impl Fn(&str) -> bool) {
+        for name in self.objects("").iter().filter(|name| chosen(name)) {
+            let target = other.file(name);
+            fs::create_dir_all(target.parent().expect("a directory")).expect("make a directory");
+            // With its attributes, in which the gateway keeps what it knows of it.
+            Tool::debian("cp")
+                .arg("--archive")
+                .arg(self.file(name))
+                .arg(target)
+                .ok();
+        }
     }
 
     /// The file that an object is.

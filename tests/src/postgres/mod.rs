@@ -2,6 +2,7 @@
 
 mod accounts;
 mod away;
+mod backup;
 mod conformance;
 mod integrity;
 
