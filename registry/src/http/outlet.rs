@@ -112,35 +112,63 @@ impl Outlet {
     fn when_writable(
         &self,
         context: &mut Context<'_>,
-        mut write: impl FnMut() -> rustix::io::Result<usize>,
+        mut write: impl FnMut() -> rustix::io::Result<Sent>,
     ) -> Poll<io::Result<usize>> {
         loop {
             ready!(self.stream.poll_write_ready(context))?;
-            let written = self.stream.try_io(Interest::WRITABLE, || Ok(write()?));
-            match written {
-                Err(error)
+            let mut last = None;
+            let written = self.stream.try_io(Interest::WRITABLE, || {
+                let sent = write()?;
+                if sent.full {
+                    // As if it had been tried once more: the next time is when the kernel says so.
+                    last = Some(sent.bytes);
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                Ok(sent.bytes)
+            });
+            match (last, written) {
+                (Some(bytes), _) => return Poll::Ready(Ok(bytes)),
+                (None, Err(error))
                     if matches!(
                         error.kind(),
                         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
                     ) => {}
-                written => return Poll::Ready(written),
+                (None, written) => return Poll::Ready(written),
             }
         }
     }
 }
 
-/// Sends up to `wanted` bytes of a file; 0: it has ended.
-fn send_some(stream: &TcpStream, file: &File, offset: u64, wanted: usize) -> rustix::io::Result<usize> {
+struct Sent {
+    bytes: usize,
+    /// The socket took less than it was given: it has no room.
+    full: bool,
+}
+
+impl Sent {
+    fn some(bytes: usize) -> Self {
+        Self { bytes, full: false }
+    }
+}
+
+/// Sends up to `wanted` bytes of a file; none: it has ended.
+fn send_some(stream: &TcpStream, file: &File, offset: u64, wanted: usize) -> rustix::io::Result<Sent> {
     CHUNK.with_borrow_mut(|chunk| {
         let chunk = &mut chunk[..wanted];
         let slices = &mut [IoSliceMut::new(chunk)];
         match rustix::io::preadv2(file, slices, offset, ReadWriteFlags::NOWAIT) {
-            Ok(0) => Ok(0),
-            Ok(read) => rustix::net::send(stream, &chunk[..read], SendFlags::NOSIGNAL),
+            Ok(0) => Ok(Sent::some(0)),
+            Ok(read) => {
+                let bytes = rustix::net::send(stream, &chunk[..read], SendFlags::NOSIGNAL)?;
+                Ok(Sent {
+                    bytes,
+                    full: bytes < read,
+                })
+            }
             // The page cache has lost it since it was looked at, or the file system doesn't know NOWAIT.
             Err(_) => {
                 let mut offset = offset;
-                rustix::fs::sendfile(stream, file, Some(&mut offset), wanted)
+                rustix::fs::sendfile(stream, file, Some(&mut offset), wanted).map(Sent::some)
             }
         }
     })
@@ -178,9 +206,9 @@ impl AsyncWrite for Outlet {
         match (filled.next(), filled.next()) {
             (Some(first), _) if is_placeholder(first) => self.send_file(context, first.len()),
             // An answer's head: MORE keeps it for the packet in which the file begins.
-            (Some(head), Some(next)) if is_placeholder(next) => {
-                self.when_writable(context, || rustix::net::send(&self.stream, head, SendFlags::MORE))
-            }
+            (Some(head), Some(next)) if is_placeholder(next) => self.when_writable(context, || {
+                rustix::net::send(&self.stream, head, SendFlags::MORE).map(Sent::some)
+            }),
             _ => {
                 let plain = slices.iter().position(|slice| is_placeholder(slice));
                 let plain = &slices[..plain.unwrap_or(slices.len())];
@@ -312,13 +340,33 @@ mod tests {
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpSocket;
+    use tokio::time::Duration;
 
     use super::*;
 
     /// Serves a range of a file to one connection; returns all that the client got for `requests` requests.
     async fn exchange(file: File, range: Range<u64>, requests: usize) -> Vec<u8> {
+        exchange_with(
+            TcpSocket::new_v4().unwrap(),
+            Duration::ZERO,
+            file,
+            range,
+            requests,
+        )
+        .await
+    }
+
+    /// … by a socket that is read after a pause again and again.
+    async fn exchange_with(
+        socket: TcpSocket,
+        pause: Duration,
+        file: File,
+        range: Range<u64>,
+        requests: usize,
+    ) -> Vec<u8> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let mut client = socket.connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, _) = listener.accept().await.unwrap();
         let (file, outbox) = (Arc::new(file), Outbox::default());
         let outlet = Outlet::new(stream, outbox.clone());
@@ -344,7 +392,9 @@ mod tests {
             client.write_all(request.as_bytes()).await.unwrap();
         }
         let mut got = Vec::new();
-        let _ = client.read_to_end(&mut got).await;
+        while client.read_buf(&mut got).await.is_ok_and(|read| read > 0) {
+            tokio::time::sleep(pause).await;
+        }
         drop(serving.await.unwrap());
         got
     }
@@ -374,6 +424,23 @@ mod tests {
             rest = &rest[head + to - from..];
         }
         assert!(rest.is_empty());
+    }
+
+    /// Its socket is full again and again.
+    #[tokio::test]
+    async fn a_slow_reader_gets_the_files_bytes() {
+        let bytes = content(5 * PIECE_BYTES + 77);
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(16 << 10).unwrap();
+        let length = bytes.len() as u64;
+        let pause = Duration::from_millis(1);
+        let got = exchange_with(socket, pause, file_of(&bytes), 0..length, 2).await;
+        let (first, second) = got.split_at(got.len() / 2);
+        assert!(
+            first.ends_with(&bytes) && second.ends_with(&bytes),
+            "{}",
+            got.len()
+        );
     }
 
     #[tokio::test]
