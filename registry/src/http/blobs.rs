@@ -10,8 +10,8 @@ use http_body::{Frame, SizeHint};
 use oci::{Digest, RepoName};
 
 use super::app::{Answer, Call};
+use super::file_body::FileBody;
 use super::notices::Told;
-use super::outlet::FileBody;
 use super::range::{Wanted, wanted};
 use super::{ApiError, Code};
 use crate::service::webhooks::notice;

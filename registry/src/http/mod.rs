@@ -12,6 +12,7 @@ mod collection;
 mod connection;
 mod contexts;
 mod error;
+mod file_body;
 mod health;
 mod held;
 mod images;

@@ -1,6 +1,6 @@
 //! A file's bytes from the page cache to a socket, past the HTTP library.
 //!
-//! hyper sends what a body yields and knows nothing of files. So a [`FileBody`] yields slices of [`PLACEHOLDER`] and notes
+//! hyper sends what a body yields and knows nothing of files. So a [`FileBody`](super::file_body::FileBody) yields slices of [`PLACEHOLDER`] and notes
 //! in its connection's [`Outbox`] which bytes of which file they stand for. hyper hands the slices over unread and in
 //! order; [`Outlet`], the connection as hyper sees it, knows them by their address and sends the file's bytes instead.
 //! A placeholder that nothing is noted for cuts the connection.
@@ -13,37 +13,26 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::future::Future;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 use rustix::io::ReadWriteFlags;
 use rustix::net::SendFlags;
 use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
 
-/// What is looked at and noted at once.
-const PIECE_BYTES: usize = 1 << 20;
+/// What is noted at once.
+pub(super) const PIECE_BYTES: usize = 1 << 20;
 
 /// What a thread reads and sends at once, while the socket takes that much …
 const CHUNK_BYTES_MAX: usize = 512 << 10;
 /// … and at least: what a slow client's socket doesn't take is read again.
 const CHUNK_BYTES_MIN: usize = 64 << 10;
-
-/// One byte of so many, and the last one, is looked for in the page cache. Between two that are there the rest nearly
-/// always is; where it isn't, sending waits for the disk. One of 128 KiB took a tenth of a large transfer's time.
-const PROBE_BYTES: usize = 512 << 10;
-
-/// What a thread reads at once to bring a piece into the page cache.
-const WARM_BYTES: usize = 128 << 10;
 
 /// Never read or written: only its addresses count.
 static PLACEHOLDER: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
@@ -56,6 +45,16 @@ thread_local! {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Outbox {
     segments: Arc<Mutex<VecDeque<Segment>>>,
+}
+
+impl Outbox {
+    /// Notes a range of a file, at most [`PIECE_BYTES`]; returns what stands for it.
+    pub(super) fn note(&self, file: Arc<File>, piece: Range<u64>) -> Bytes {
+        let length = length_of(&piece).min(PIECE_BYTES);
+        let rest = piece.start..piece.start + length as u64;
+        self.segments.lock().push_back(Segment { file, rest });
+        Bytes::from_static(&PLACEHOLDER[..length])
+    }
 }
 
 #[derive(Debug)]
@@ -178,7 +177,7 @@ fn is_placeholder(slice: &[u8]) -> bool {
     !slice.is_empty() && PLACEHOLDER.as_ptr_range().contains(&slice.as_ptr())
 }
 
-fn length_of(range: &Range<u64>) -> usize {
+pub(super) fn length_of(range: &Range<u64>) -> usize {
     usize::try_from(range.end - range.start).unwrap_or(usize::MAX)
 }
 
@@ -230,113 +229,13 @@ impl AsyncWrite for Outlet {
     }
 }
 
-/// A range of a file as the body of an answer on the connection that the outbox belongs to.
-#[derive(Debug)]
-pub(super) struct FileBody {
-    file: Arc<File>,
-    outbox: Outbox,
-    rest: Range<u64>,
-    /// A piece on its way from the disk, so that sending doesn't wait for it on an executor's thread.
-    warming: Option<JoinHandle<io::Result<()>>>,
-}
-
-impl FileBody {
-    pub(super) fn new(file: Arc<File>, outbox: Outbox, range: Range<u64>) -> Self {
-        Self {
-            file,
-            outbox,
-            rest: range,
-            warming: None,
-        }
-    }
-
-    fn poll_cached(&mut self, context: &mut Context<'_>, piece: &Range<u64>) -> Poll<io::Result<()>> {
-        if self.warming.is_none() {
-            if is_cached(&self.file, piece) {
-                return Poll::Ready(Ok(()));
-            }
-            let (file, piece) = (Arc::clone(&self.file), piece.clone());
-            self.warming = Some(tokio::task::spawn_blocking(move || warm(&file, piece)));
-        }
-        let Some(task) = self.warming.as_mut() else {
-            return Poll::Pending;
-        };
-        let outcome =
-            ready!(Pin::new(task).poll(context)).unwrap_or_else(|error| Err(io::Error::other(error)));
-        self.warming = None;
-        Poll::Ready(outcome)
-    }
-}
-
-impl Body for FileBody {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<io::Result<Frame<Bytes>>>> {
-        if self.rest.is_empty() {
-            return Poll::Ready(None);
-        }
-        let length = length_of(&self.rest).min(PIECE_BYTES);
-        let piece = self.rest.start..self.rest.start + length as u64;
-        if let Err(error) = ready!(self.poll_cached(context, &piece)) {
-            tracing::error!(%error, "blob transfer cut");
-            return Poll::Ready(Some(Err(error)));
-        }
-        self.rest.start = piece.end;
-        let segment = Segment {
-            file: Arc::clone(&self.file),
-            rest: piece,
-        };
-        self.outbox.segments.lock().push_back(segment);
-        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&PLACEHOLDER[..length])))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.end - self.rest.start)
-    }
-}
-
-fn is_cached(file: &File, piece: &Range<u64>) -> bool {
-    let probe = |offset| {
-        let mut byte = [0];
-        let read = rustix::io::preadv2(
-            file,
-            &mut [IoSliceMut::new(&mut byte)],
-            offset,
-            ReadWriteFlags::NOWAIT,
-        );
-        read == Ok(1)
-    };
-    piece.clone().step_by(PROBE_BYTES).all(probe) && probe(piece.end - 1)
-}
-
-fn warm(file: &File, mut piece: Range<u64>) -> io::Result<()> {
-    let mut scratch = vec![0; WARM_BYTES];
-    while !piece.is_empty() {
-        let wanted = length_of(&piece).min(WARM_BYTES);
-        match file.read_at(&mut scratch[..wanted], piece.start) {
-            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-            Ok(read) => piece.start += read as u64,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::convert::Infallible;
     use std::io::Write as _;
 
     use http::Response;
+    use http_body::Body as _;
     use hyper::service::service_fn;
     use hyper_util::rt::TokioIo;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -344,6 +243,7 @@ mod tests {
     use tokio::time::Duration;
 
     use super::*;
+    use crate::http::file_body::FileBody;
 
     /// Serves a range of a file to one connection; returns all that the client got for `requests` requests.
     async fn exchange(file: File, range: Range<u64>, requests: usize) -> Vec<u8> {
@@ -450,15 +350,5 @@ mod tests {
         let sent = got.len();
         assert!(sent < 9000, "{sent} bytes arrived of a file of 5000");
         assert!(!got.contains(&0), "a placeholder was sent");
-    }
-
-    #[test]
-    fn warming_reads_all_of_a_piece_and_notices_its_end() {
-        let file = file_of(&content(300_000));
-        warm(&file, 10..300_000).unwrap();
-        assert!(is_cached(&file, &(0..300_000)));
-        let error = warm(&file, 0..300_001).unwrap_err();
-        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(!is_cached(&file, &(0..300_001)));
     }
 }
