@@ -230,9 +230,10 @@ impl Group {
         jobs: &mut mpsc::Receiver<Box<dyn Job>>,
     ) -> Result<()> {
         let durable = group.iter().any(|job| job.durable());
-        self.begin(durable).await?;
+        self.begin(durable, group.len() > 1).await?;
+        // Every call is a trip to SQLite's thread, so that statements travel together.
         if let [only] = group.as_mut_slice() {
-            // Every statement is a trip to SQLite's thread: without company the transaction is the savepoint.
+            // Without company the transaction is the savepoint.
             if !only.run(&mut self.connection).await {
                 return self.roll_back().await;
             }
@@ -241,7 +242,7 @@ impl Group {
         let begun = Instant::now();
         let mut index = 0;
         while index < group.len() {
-            self.run_in_savepoint(&mut group[index]).await?;
+            let succeeded = group[index].run(&mut self.connection).await;
             index += 1;
             // What arrived meanwhile joins, if the group's durability covers it.
             if index == group.len()
@@ -252,8 +253,23 @@ impl Group {
             {
                 group.push(next);
             }
+            match (succeeded, index < group.len()) {
+                (true, true) => self.call("RELEASE job; SAVEPOINT job").await?,
+                (false, true) => self.call("ROLLBACK TO job; RELEASE job; SAVEPOINT job").await?,
+                (false, false) => self.call("ROLLBACK TO job").await?,
+                // The commit releases it.
+                (true, false) => {}
+            }
         }
         self.end().await
+    }
+
+    async fn call(&mut self, statements: &'static str) -> Result<()> {
+        sqlx::query(statements)
+            .execute(&mut self.connection)
+            .await
+            .during("going on to the next job")?;
+        Ok(())
     }
 
     async fn end(&mut self) -> Result<()> {
@@ -264,39 +280,28 @@ impl Group {
         Ok(())
     }
 
-    async fn begin(&mut self, durable: bool) -> Result<()> {
+    /// With a savepoint for the first of several jobs.
+    async fn begin(&mut self, durable: bool, several: bool) -> Result<()> {
         let connection = &mut self.connection;
         let begun = if durable == self.synced {
-            sqlx::query("BEGIN IMMEDIATE").execute(connection).await
-        } else if durable {
-            // Not prepared once and reused: a pragma may take effect while it is compiled.
-            sqlx::raw_sql("PRAGMA synchronous = FULL; BEGIN IMMEDIATE")
-                .execute(connection)
-                .await
+            let begin = if several {
+                "BEGIN IMMEDIATE; SAVEPOINT job"
+            } else {
+                "BEGIN IMMEDIATE"
+            };
+            sqlx::query(begin).execute(connection).await
         } else {
-            sqlx::raw_sql("PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE")
-                .execute(connection)
-                .await
+            let begin = match (durable, several) {
+                (true, true) => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE; SAVEPOINT job",
+                (true, false) => "PRAGMA synchronous = FULL; BEGIN IMMEDIATE",
+                (false, true) => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE; SAVEPOINT job",
+                (false, false) => "PRAGMA synchronous = NORMAL; BEGIN IMMEDIATE",
+            };
+            // Not prepared once and reused: a pragma may take effect while it is compiled.
+            sqlx::raw_sql(begin).execute(connection).await
         };
         begun.during("beginning")?;
         self.synced = durable;
-        Ok(())
-    }
-
-    async fn run_in_savepoint(&mut self, job: &mut Box<dyn Job>) -> Result<()> {
-        sqlx::query("SAVEPOINT job")
-            .execute(&mut self.connection)
-            .await
-            .during("setting a savepoint")?;
-        let end = if job.run(&mut self.connection).await {
-            "RELEASE job"
-        } else {
-            "ROLLBACK TO job; RELEASE job"
-        };
-        sqlx::query(end)
-            .execute(&mut self.connection)
-            .await
-            .map_err(database_error("ending a savepoint"))?;
         Ok(())
     }
 
