@@ -6,7 +6,8 @@
 //! whether the snapshot was written by a step or unpacked later, so both read alike.
 //!
 //! Some tools cut times to whole seconds when they copy (busybox's `cp -p`). Such a copy can't be traced to its layer
-//! when several were written within a second, so it counts as written by the step that copied: the same on every run.
+//! when several were written within a second, so it counts as written by the step that copied: the same on every run,
+//! whether or not the second it was cut to lies within the layer's instants.
 
 use std::sync::Arc;
 
@@ -39,18 +40,12 @@ pub struct ChainTimes(Vec<(Times, i64)>);
 impl LayerTimes {
     /// The time in the layer of an entry with this modification time (nanoseconds) on disk.
     pub fn layer_time(&self, mtime: i64) -> u64 {
-        let seconds = if self.step.contains(mtime) {
+        let written = self.step.contains(mtime) || is_cut_from(&self.step, mtime);
+        let seconds = if written || self.below.may_be_cut(mtime) {
             self.own
         } else {
             let traced = self.below.logical(mtime);
-            let cut = is_cut_from(&self.step, mtime) || self.below.may_be_cut(mtime);
-            traced.unwrap_or_else(|| {
-                if cut {
-                    self.own
-                } else {
-                    mtime.div_euclid(NANOSECONDS)
-                }
-            })
+            traced.unwrap_or_else(|| mtime.div_euclid(NANOSECONDS))
         };
         seconds.max(0) as u64
     }
@@ -154,7 +149,7 @@ mod tests {
 
     #[test]
     fn copies_with_their_times_carry_the_time_of_where_they_came_from() {
-        assert_eq!(times().layer_time(1005 * S), 300);
+        assert_eq!(times().layer_time(1005 * S + 1), 300);
         assert_eq!(times().layer_time(2000 * S + 5), 400);
     }
 
@@ -174,6 +169,7 @@ mod tests {
             500,
             "cut from a lower layer's instant"
         );
+        assert_eq!(times().layer_time(1005 * S), 500, "the same, within its instants");
         let mut late = times();
         late.step = Times {
             low: 3000 * S + 7,
