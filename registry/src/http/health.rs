@@ -65,17 +65,20 @@ where
     }
 }
 
-async fn metrics(State(state): State<AppState>, principal: Principal) -> Result<Response, ApiError> {
+async fn metrics(
+    State(state): State<AppState>,
+    principal: Result<Principal, ApiError>,
+) -> Result<Response, ApiError> {
     match state.gate.config.metrics {
         MetricsAccess::Public => {}
-        MetricsAccess::Authenticated if !state.gate.is_guarded() || principal.is_authenticated() => {}
+        MetricsAccess::Authenticated if !state.gate.is_guarded() || principal?.is_authenticated() => {}
         MetricsAccess::Authenticated => {
             return Err(ApiError::new(
                 Code::Denied,
                 "metrics are for those who log in; see access.metrics",
             ));
         }
-        MetricsAccess::Admin => principal.require_admin()?,
+        MetricsAccess::Admin => principal?.require_admin()?,
     }
     // Asked for when it is wanted; a store that can't say is no reason to say nothing.
     if let Err(error) = state.registry.store.free_bytes().await {

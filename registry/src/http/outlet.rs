@@ -334,13 +334,8 @@ mod tests {
         socket.set_recv_buffer_size(16 << 10).unwrap();
         let length = bytes.len() as u64;
         let pause = Duration::from_millis(1);
-        let got = exchange_with(socket, pause, file_of(&bytes), 0..length, 2).await;
-        let (first, second) = got.split_at(got.len() / 2);
-        assert!(
-            first.ends_with(&bytes) && second.ends_with(&bytes),
-            "{}",
-            got.len()
-        );
+        let got = exchange_with(socket, pause, file_of(&bytes), 0..length, 1).await;
+        assert!(got.ends_with(&bytes), "{} bytes", got.len());
     }
 
     #[tokio::test]

@@ -175,6 +175,10 @@ impl FromRequestParts<AppState> for Principal {
         };
         let arrival = parts.extensions.get::<Arrival>().unwrap_or(&unknown);
         let principal = state.principal(arrival, &parts.headers).await?;
+        if state.could_log_in(arrival, &parts.headers) && !principal.may_anything() {
+            // Whatever they ask for: not even what is wrong with their question concerns them.
+            return Err(ApiError::new(Code::Unauthorized, "show who you are"));
+        }
         if let Some(asker) = parts.extensions.get::<Asker>() {
             asker.is(&principal);
         }

@@ -56,7 +56,7 @@ fn routes(server: &Server, digest: &str) -> Vec<(String, String)> {
         routes.extend(methods.map(|method| (method.to_uppercase(), format!("/api/v1{path}"))));
     }
     assert!(routes.len() > 30, "{routes:?}");
-    let id = "01234567-89ab-4def-8123-456789abcdef";
+    let id = "0123456789abcdef0123456789abcdef";
     let others = OTHERS.map(|(method, path)| {
         let path = path.replace("DIGEST", digest).replace("ID", id);
         (method.to_owned(), path)
@@ -112,4 +112,23 @@ fn no_route_is_open() {
         &basic("anna", "secret"),
     );
     kept.expect(200);
+}
+
+#[test]
+fn metrics_are_for_whom_the_configuration_says() {
+    let statuses = |metrics: &str| {
+        let more = format!("[access]\nmetrics = \"{metrics}\"\n");
+        let config = USERS.replace("\n[access]\n", &more);
+        let config = config.split("\n[[access.grant]]\nsubject = \"anonymous\"").next();
+        let server = Server::start_prepared(config.expect("a part"), |dir| {
+            std::fs::write(dir.join("htpasswd"), htpasswd()).expect("write a password file");
+        });
+        let nobody = server.request("GET", "/metrics").send().status;
+        let carl = send(&server, "GET", "/metrics", &basic("carl", "secret")).status;
+        let anna = send(&server, "GET", "/metrics", &basic("anna", "secret")).status;
+        [nobody, carl, anna]
+    };
+    assert_eq!(statuses("public"), [200, 200, 200]);
+    assert_eq!(statuses("authenticated"), [401, 200, 200]);
+    assert_eq!(statuses("admin"), [401, 403, 200]);
 }

@@ -40,7 +40,7 @@ fn a_copy_in_the_documented_order_is_complete() {
     drop(server);
     drop(original);
 
-    let server = copy.serve(&[]);
+    let mut server = copy.serve(&[]);
     for (image, tag) in &kept {
         image.assert_on(&server, "team/app", tag);
     }

@@ -97,6 +97,15 @@ impl Principal {
         matches!(self, Self::Client(client) if client.may_somewhere(Action::Push))
     }
 
+    /// Whether it may do anything at all.
+    pub(crate) fn may_anything(&self) -> bool {
+        let actions = [Action::Pull, Action::Push, Action::Delete, Action::Admin];
+        match self {
+            Self::Client(client) => actions.iter().any(|action| client.may_somewhere(*action)),
+            Self::Build(_) | Self::Worker => true,
+        }
+    }
+
     /// Whether it may run the whole server: accounts, collection, integrity.
     pub(crate) fn is_admin(&self) -> bool {
         matches!(self, Self::Client(client) if client.is_admin())
