@@ -71,12 +71,14 @@ async fn metrics(
 ) -> Result<Response, ApiError> {
     match state.gate.config.metrics {
         MetricsAccess::Public => {}
-        MetricsAccess::Authenticated if !state.gate.is_guarded() || principal?.is_authenticated() => {}
         MetricsAccess::Authenticated => {
-            return Err(ApiError::new(
-                Code::Denied,
-                "metrics are for those who log in; see access.metrics",
-            ));
+            let principal = principal?;
+            if state.gate.is_guarded() && !principal.is_authenticated() {
+                return Err(ApiError::new(
+                    Code::Denied,
+                    "metrics are for those who log in; see access.metrics",
+                ));
+            }
         }
         MetricsAccess::Admin => principal?.require_admin()?,
     }
