@@ -105,7 +105,8 @@ pub(super) async fn meanwhile<T>(
             biased;
             done = &mut work => break done,
             Some(piece) = body.next(), if bytes <= limit => {
-                bytes += piece.as_ref().map_or(0, Bytes::len);
+                // Nothing comes after an error.
+                bytes = piece.as_ref().map_or(usize::MAX, |piece| bytes + piece.len());
                 early.push(piece);
             }
         }
