@@ -14,8 +14,16 @@ pub(crate) async fn rebuild(args: RebuildArgs) -> anyhow::Result<()> {
         "rebuilt: {} blobs, {} manifests pushed, {} deletions",
         found.blobs, found.pushes, found.deletions
     ))?;
+    // Of no database that was there, or not of that one.
+    let without_accounts = args.anew || found.replaced.is_none();
     if let Some(replaced) = found.replaced {
         output::note(format_args!("The old database is kept as {}", replaced.display()));
+    }
+    if without_accounts && !config.decides_access() {
+        output::warn(
+            "users, grants and tokens are not in the journal. A server without any lets everybody in who reaches it: if \
+             there were some, set access.anonymous = \"none\" before you start it",
+        );
     }
     Ok(())
 }

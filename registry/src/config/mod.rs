@@ -102,6 +102,12 @@ impl Config {
         }
     }
 
+    /// Whether it says by itself who may do what. Else that hangs on the accounts in the database, and a server without
+    /// any lets everybody in.
+    pub fn decides_access(&self) -> bool {
+        self.access.is_decided() || self.token.external.is_some() || !self.oidc.is_empty()
+    }
+
     /// Checks what no single value shows. Every section has its own.
     pub fn validate(&self) -> Result<(), ConfigError> {
         require(!self.data_dir.as_os_str().is_empty(), "data_dir", "is missing")?;
@@ -109,8 +115,7 @@ impl Config {
         self.log.validate()?;
         self.traces.validate()?;
         self.database.validate()?;
-        let decided = self.access.is_decided() || self.token.external.is_some() || !self.oidc.is_empty();
-        self.access.validate(decided, &self.listen)?;
+        self.access.validate(self.decides_access(), &self.listen)?;
         self.token.validate()?;
         for provider in &self.oidc {
             provider.validate()?;

@@ -115,11 +115,8 @@ fn a_lost_or_old_database_comes_back_from_the_store() {
         .send()
         .expect(404);
     server.stop();
-    let rebuild = |extra: &[&str]| {
-        let tool = Tool::layeryard().args(["rebuild-metadata", "--data-dir"]);
-        tool.arg(server.data_dir()).args(extra).ok()
-    };
-    rebuild(&[]);
+    let rebuild = Tool::layeryard().args(["rebuild-metadata", "--data-dir"]);
+    rebuild.arg(server.data_dir()).ok();
     server.restart();
     assert_restored(&server, &first, &second);
     server.stop();
@@ -127,11 +124,12 @@ fn a_lost_or_old_database_comes_back_from_the_store() {
     // None at all.
     fs::remove_file(&database).expect("lose the database");
     let _ = fs::remove_file(&log);
-    let rebuild = |extra: &[&str]| {
-        let tool = Tool::layeryard().args(["rebuild-metadata", "--data-dir"]);
-        tool.arg(server.data_dir()).args(extra).ok()
-    };
-    rebuild(&["--anew"]);
+    let rebuild = Tool::layeryard().args(["rebuild-metadata", "--anew", "--data-dir"]);
+    let ran = rebuild.arg(server.data_dir()).run();
+    assert!(
+        ran.code == Some(0) && ran.stderr.contains("access.anonymous"),
+        "{ran}"
+    );
     server.restart();
     assert_restored(&server, &first, &second);
     Image::small(9250).push(&server, "team/app", "v3");
