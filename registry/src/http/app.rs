@@ -20,7 +20,7 @@ use super::body::Watched;
 use super::connection::Caller;
 use super::held::hold;
 use super::principal::{Asked, log_in_first};
-use super::record::{Answered, Asker, Audited, origin};
+use super::record::{Answered, Asker, Audited, Noted, origin};
 use super::route::{Kind, Route, is_text};
 use super::{
     ApiError, AppState, Code, Outbox, api, blobs, catalog, manifests, referrers, spans, tags, uploads,
@@ -219,9 +219,9 @@ impl App {
         }
         let could_log_in = self.state.could_log_in(&arrival, request.headers());
         let asked = Asked::of(request.uri(), request.headers(), &arrival);
-        let asker = Asker::new(arrival.address, could_log_in);
+        let (noted, address) = (Noted::default(), arrival.address);
         let asked_for = format!("{} {}", request.method(), request.uri().path());
-        request.extensions_mut().insert(asker.clone());
+        request.extensions_mut().insert(noted.clone());
         request.extensions_mut().insert(arrival);
         // The router's error type has no values.
         let mut response = self
@@ -234,9 +234,9 @@ impl App {
             response.status(),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
         );
-        if let Some(who) = asker.who().filter(|_| refused && !could_log_in) {
+        if let Some(caller) = noted.principal().filter(|_| refused && !could_log_in) {
             let audit = &self.state.gate.audit;
-            audit.refused("api", &who, asker.address, &asked_for);
+            audit.refused("api", &caller.actor(), address, &asked_for);
         }
         if could_log_in {
             *response.status_mut() = log_in_first(response.status());
@@ -260,11 +260,15 @@ impl App {
         let asked = Asked::of(request.uri(), request.headers(), &arrival);
         let could_log_in = self.state.could_log_in(&arrival, request.headers());
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let asker = Asker::new(arrival.address, could_log_in);
+        let mut asker = Asker {
+            principal: None,
+            address: arrival.address,
+            could_log_in,
+        };
         let audited = Audited::of(&route, &method);
         let answer = match self.state.principal(&arrival, request.headers()).await {
             Ok(principal) => {
-                asker.is(&principal);
+                asker.principal = Some(principal.clone());
                 let call = Call {
                     state: &self.state,
                     principal,

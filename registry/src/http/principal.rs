@@ -8,7 +8,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use oci::RepoName;
 
-use super::record::Asker;
+use super::record::Noted;
 use super::{ApiError, AppState, Code};
 use crate::service::access::{AccessError, Arrival, Shown};
 use crate::service::{Action, Principal, RegistryError};
@@ -179,8 +179,8 @@ impl FromRequestParts<AppState> for Principal {
             // Whatever they ask for: not even what is wrong with their question concerns them.
             return Err(ApiError::new(Code::Unauthorized, "show who you are"));
         }
-        if let Some(asker) = parts.extensions.get::<Asker>() {
-            asker.is(&principal);
+        if let Some(noted) = parts.extensions.get::<Noted>() {
+            noted.note(&principal);
         }
         Ok(principal)
     }

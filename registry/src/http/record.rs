@@ -55,29 +55,30 @@ impl Audited {
 }
 
 /// Who sent a request, for the audit log. Without a principal their credentials were wrong, which was told already.
-#[derive(Clone, Default)]
 pub(super) struct Asker {
-    principal: Arc<OnceLock<Principal>>,
+    pub(super) principal: Option<Principal>,
     pub(super) address: Option<IpAddr>,
     pub(super) could_log_in: bool,
 }
 
 impl Asker {
-    pub(super) fn new(address: Option<IpAddr>, could_log_in: bool) -> Self {
-        Self {
-            principal: Arc::default(),
-            address,
-            could_log_in,
-        }
-    }
-
-    pub(super) fn is(&self, principal: &Principal) {
-        // A request has one principal, however often it is looked for.
-        let _ = self.principal.set(principal.clone());
-    }
-
     pub(super) fn who(&self) -> Option<String> {
-        self.principal.get().map(Principal::actor)
+        self.principal.as_ref().map(Principal::actor)
+    }
+}
+
+/// Where a handler's caller is noted while the handler runs.
+#[derive(Clone, Default)]
+pub(super) struct Noted(Arc<OnceLock<Principal>>);
+
+impl Noted {
+    pub(super) fn note(&self, principal: &Principal) {
+        // A request has one principal, however often it is looked for.
+        let _ = self.0.set(principal.clone());
+    }
+
+    pub(super) fn principal(&self) -> Option<Principal> {
+        self.0.get().cloned()
     }
 }
 
