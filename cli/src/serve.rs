@@ -13,6 +13,10 @@ use crate::failure::Usage;
 use crate::traces::Traces;
 use crate::{config, logging, output};
 
+/// Threads that wait for disks, password hashes and names at once. Each keeps what it allocated last, so that as many as
+/// there are transfers would take more memory than the transfers.
+const BLOCKING_THREADS_MAX: usize = 64;
+
 /// The worker's log settings, in its environment.
 pub(crate) const LOG_FORMAT_ENV: &str = "LAYERYARD_LOG_FORMAT";
 pub(crate) const LOG_LEVEL_ENV: &str = "LAYERYARD_LOG_LEVEL";
@@ -21,6 +25,7 @@ pub(crate) fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut config = config::resolve(args)?;
     config.worker = Some(worker_command(&config.log));
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()
         .context("cannot start the asynchronous runtime")?;
